@@ -1,0 +1,73 @@
+# Every verb creates what it needs; `make help` lists them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUST_SOURCES := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock pyproject.toml
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-debug ci fmt lint typecheck cargo-test bench quality clean toolchain
+
+help: ## List the verbs
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+demo: $(VENV)/built ## Calibrate, evaluate and route on the bundled synthetic sample
+	$(BIN)/centroute demo
+
+test: cargo-test $(VENV)/built ## Run all tests
+	$(BIN)/pytest
+
+cargo-test: toolchain
+	cargo test --workspace --locked --quiet
+
+ci: lint typecheck test test-debug ## What continuous integration runs
+
+# The debug build lies beside the installed one: same Python files, extension with debug assertions.
+DEBUG_PACKAGE := target/debug-package
+test-debug: $(VENV)/built ## Run the kernel's tests against a build with debug assertions
+	cargo build --locked --quiet --package centroute-python
+	rm -rf $(DEBUG_PACKAGE) && mkdir -p $(DEBUG_PACKAGE)
+	cp -rL python/centroute $(DEBUG_PACKAGE)/ && rm -f $(DEBUG_PACKAGE)/centroute/_kernel*.so
+	cp target/debug/lib_kernel.so $(DEBUG_PACKAGE)/centroute/_kernel.abi3.so
+	PYTHONPATH=$(DEBUG_PACKAGE) $(BIN)/pytest tests/test_kernel.py tests/test_artifact.py
+
+fmt: $(VENV)/built ## Format Rust and Python
+	cargo fmt --all
+	$(BIN)/ruff check --fix-only --quiet python tests benches models
+	$(BIN)/ruff format --quiet python tests benches models
+
+lint: $(VENV)/built ## Lint Rust and Python
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
+	$(BIN)/ruff check python tests benches models
+	$(BIN)/ruff format --check python tests benches models
+
+typecheck: $(VENV)/built ## Check types, and the extension's stub against the extension
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest centroute._kernel
+
+bench: $(VENV)/built ## Measure the kernel beside its peers
+	$(BIN)/pytest benches/bench_kernel.py --benchmark-only
+
+quality: $(VENV)/built ## Measure routing quality on the outcome data in ../shared/data
+	$(BIN)/python benches/quality.py
+
+clean: ## Remove what was built
+	rm -rf $(VENV) target .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+toolchain:
+	@command -v cargo >/dev/null || { echo "centroute needs Rust 1.88 or newer (cargo): see https://rustup.rs" >&2; exit 1; }
+	@command -v cc >/dev/null || { echo "centroute needs a C compiler (cc): install gcc or clang" >&2; exit 1; }
+	@command -v $(PYTHON) >/dev/null || { echo "centroute needs Python 3.11 or newer ($(PYTHON))" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "centroute needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1). Set PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+		{ echo "centroute needs Python's venv module: install python3-venv" >&2; exit 1; }
+
+$(VENV)/installed: requirements-dev.lock | toolchain
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements-dev.lock
+	@touch $@
+
+$(VENV)/built: $(VENV)/installed $(RUST_SOURCES)
+	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --locked --quiet
+	@touch $@

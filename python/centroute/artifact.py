@@ -1,0 +1,263 @@
+"""The router file: tables and their provenance in one safetensors file, written whole, validated on load."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from centroute._atomic import write_atomic
+from centroute._kernel import Kernel, Policy, __version__
+from centroute.errors import ArtifactError
+
+FORMAT_VERSION = 1
+"""Format version that this package writes and reads."""
+
+MAX_BYTES = 1 << 34
+"""Files larger than this are refused before they are read."""
+
+Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+
+_POLICY_FIELDS = (
+    "alpha", "willingness_to_pay", "max_mean_cost", "min_quality", "max_cost",
+    "allow", "deny", "require", "fallback",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class PoolModel:
+    """One model of the pool.
+
+    Attributes
+    ----------
+    name
+        The name that requests use.
+    input_usd_per_million, output_usd_per_million
+        Prices per million tokens, ``None`` when unknown.
+    tags
+        Capabilities that a policy may require.
+    context_length
+        In tokens, ``None`` when unknown.
+    """
+
+    name: str
+    input_usd_per_million: float | None = None
+    output_usd_per_million: float | None = None
+    tags: frozenset[str] = frozenset()
+    context_length: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedderId:
+    """Which embedder the centroids were fitted on.
+
+    Attributes
+    ----------
+    name
+        Name or folder of the embedder.
+    dim
+        Width of its rows.
+    fingerprint
+        SHA-256 over everything that shapes its rows; ``None`` for embeddings from outside.
+    """
+
+    name: str
+    dim: int
+    fingerprint: str | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Artifact:
+    """A calibrated router.
+
+    Attributes
+    ----------
+    models
+        The pool, in the order of the table columns.
+    embedder
+        The embedder that the centroids were fitted on.
+    centroids
+        Unit rows ``[n_clusters, dim]``.
+    quality, cost
+        Score tables ``[n_clusters, n_models]``; quality in 0..1, cost in USD a query. A model whose cost is
+        unknown has NaN in its whole cost column.
+    count
+        Number of outcomes behind each cell, ``[n_clusters, n_models]``.
+    prior_quality, prior_cost
+        Means over all outcomes, ``[n_models]``.
+    frontier
+        Rows of willingness to pay, quality, mean cost, ascending, ``[n_points, 3]``; empty without costs.
+    top_p
+        Number of clusters blended for a query.
+    beta
+        Sharpness of the softmax over similarities.
+    method
+        Name and parameters of the calibration.
+    ood_threshold
+        Similarity below which a query is out of distribution; ``None`` for never.
+    default_policy
+        What holds for requests that leave something open.
+    report
+        What calibration measured and found.
+    """
+
+    models: tuple[PoolModel, ...]
+    embedder: EmbedderId
+    centroids: NDArray[np.float32]
+    quality: NDArray[np.float32]
+    cost: NDArray[np.float32]
+    count: NDArray[np.float32]
+    prior_quality: NDArray[np.float32]
+    prior_cost: NDArray[np.float32]
+    frontier: NDArray[np.float32]
+    top_p: int
+    beta: float
+    method: Mapping[str, Json]
+    ood_threshold: float | None = None
+    default_policy: Policy | None = None
+    report: Mapping[str, Json] = field(default_factory=dict)
+
+    def to_bytes(self) -> bytes:
+        """Serialise; the same artifact gives the same bytes.
+
+        Raises
+        ------
+        ArtifactError
+            If the result would not load again; it names the value at fault.
+        """
+        from safetensors.numpy import save
+
+        tensors = {
+            name: np.ascontiguousarray(getattr(self, name), dtype="<f4")
+            for name in (
+                "centroids", "cost", "count", "frontier", "prior_cost", "prior_quality", "quality",
+            )
+        }  # fmt: skip
+        metadata: dict[str, Json] = {
+            "format_version": FORMAT_VERSION,
+            "centroute_version": __version__,
+            "models": [_model_to_json(model) for model in self.models],
+            "embedder": {
+                "name": self.embedder.name,
+                "dim": self.embedder.dim,
+                "fingerprint": self.embedder.fingerprint,
+            },
+            "top_p": self.top_p,
+            "beta": self.beta,
+            "method": dict(self.method),
+            "ood_threshold": self.ood_threshold,
+            "default_policy": None if self.default_policy is None else policy_to_json(self.default_policy),
+            "report": dict(self.report),
+        }
+        blank = "0" * 64
+        text = json.dumps({**metadata, "sha256": blank}, ensure_ascii=False, allow_nan=False)
+        digest = _digest(text, tensors)
+        data = save(tensors, {"centroute": text.replace(f'"sha256": "{blank}"', f'"sha256": "{digest}"')})
+        Kernel(data)
+        return data
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the file atomically.
+
+        Raises
+        ------
+        ArtifactError
+            If the artifact is not valid or the path cannot be written; nothing is half-written.
+        """
+        data = self.to_bytes()
+        try:
+            write_atomic(path, data)
+        except OSError as error:
+            raise ArtifactError(f"{os.fspath(path)}: cannot be written ({_reason(error)})") from error
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "Artifact":
+        """Read and validate a router file.
+
+        Raises
+        ------
+        ArtifactError
+            If the file is missing, damaged, altered or of another version; the message names it.
+        """
+        return cls.from_kernel(load_kernel(path))
+
+    @classmethod
+    def from_kernel(cls, kernel: Kernel) -> "Artifact":
+        """Tables and metadata of a loaded kernel, copied."""
+        metadata = json.loads(kernel.metadata_json)
+        policy = metadata.get("default_policy")
+        return cls(
+            models=tuple(_model_from_json(model) for model in metadata["models"]),
+            embedder=EmbedderId(*kernel.embedder),
+            top_p=kernel.top_p,
+            beta=metadata["beta"],
+            method=metadata.get("method", {}),
+            ood_threshold=metadata.get("ood_threshold"),
+            default_policy=None if policy is None else Policy(**policy),
+            report=metadata.get("report", {}),
+            **kernel.tensors(),
+        )
+
+
+def load_kernel(path: str | os.PathLike[str], *, generation: int = 1) -> Kernel:
+    """Read and validate a router file for routing.
+
+    Raises
+    ------
+    ArtifactError
+        If the file is missing, damaged, altered or of another version; the message names it.
+    """
+    file = Path(path)
+    try:
+        size = file.stat().st_size
+        if size > MAX_BYTES:
+            raise ArtifactError(f"{file}: {size} bytes, a router file has at most {MAX_BYTES}")
+        data = file.read_bytes()
+    except OSError as error:
+        raise ArtifactError(f"{file}: cannot be read ({_reason(error)})") from error
+    try:
+        return Kernel(data, generation=generation)
+    except ArtifactError as error:
+        raise ArtifactError(f"{file}: {error}") from None
+
+
+def policy_to_json(policy: Policy) -> dict[str, Json]:
+    """Fields that a policy sets, sets as sorted lists."""
+    fields: dict[str, Json] = {}
+    for name in _POLICY_FIELDS:
+        value = getattr(policy, name)
+        if value is not None:
+            fields[name] = sorted(value) if isinstance(value, frozenset) else value
+    return fields
+
+
+def _digest(metadata: str, tensors: Mapping[str, NDArray[np.float32]]) -> str:
+    """Digest of a file's contents, as ``rust/core/src/artifact.rs`` defines it."""
+    hasher = hashlib.sha256(metadata.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        hasher.update(f"{name}:F32:{list(tensor.shape)}".encode())
+        hasher.update(tensor.tobytes())
+    return hasher.hexdigest()
+
+
+def _model_to_json(model: PoolModel) -> dict[str, Json]:
+    return {
+        "name": model.name,
+        "input_usd_per_million": model.input_usd_per_million,
+        "output_usd_per_million": model.output_usd_per_million,
+        "tags": list[Json](sorted(model.tags)),
+        "context_length": model.context_length,
+    }
+
+
+def _model_from_json(entry: dict[str, object]) -> PoolModel:
+    return PoolModel(**{**entry, "tags": frozenset(entry.get("tags", ()))})  # type: ignore[call-overload]
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()

@@ -1,0 +1,42 @@
+"""What a calibration is told, and what it is left to choose."""
+
+from dataclasses import dataclass
+
+METHODS = ("auto", "means", "avengers-pro")
+"""Methods that ``calibrate`` knows."""
+
+AVENGERS_PRO_CLUSTERS = 60
+AVENGERS_PRO_TOP_P = 4
+AVENGERS_PRO_BETA = 9.0
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Numbers that fix a fit.
+
+    Attributes
+    ----------
+    n_clusters
+        Clusters of the k-means.
+    top_p
+        Clusters blended for a query.
+    beta
+        Sharpness of the softmax over similarities.
+    shrinkage
+        Pseudo-outcomes that draw each cell towards the model's mean.
+    """
+
+    n_clusters: int
+    top_p: int
+    beta: float
+    shrinkage: float
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Settings that the caller fixed; ``None`` is left to be chosen. The fields are those of `Settings`."""
+
+    n_clusters: int | None = None
+    top_p: int | None = None
+    beta: float | None = None
+    shrinkage: float | None = None

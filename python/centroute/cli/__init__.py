@@ -1,0 +1,29 @@
+"""The command line ``centroute``. Exit codes: 0 done, 1 the data or request is at fault, 2 wrong usage."""
+
+import os
+import sys
+
+from centroute.cli.app import app
+from centroute.errors import ArtifactError, DataError, EmbedderError, PolicyError
+
+__all__ = ["app", "main"]
+
+
+def main() -> None:
+    """Run the command line; errors of the data or request are one line on stderr and exit code 1."""
+    try:
+        app()
+    except (ArtifactError, DataError, EmbedderError, PolicyError) as error:
+        sys.stderr.write(f"centroute: {_one_line(str(error))}\n")
+        sys.exit(1)
+    except BrokenPipeError:
+        # The reader of our output went away, as `head` does; what is still buffered goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.stderr.write("centroute: stopped\n")
+        sys.exit(130)
+
+
+def _one_line(message: str) -> str:
+    return " ".join(message.encode("utf-8", "backslashreplace").decode().split())

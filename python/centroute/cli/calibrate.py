@@ -1,0 +1,76 @@
+"""``centroute calibrate``."""
+
+import time
+from pathlib import Path
+
+from centroute.calibrate import calibrate
+from centroute.cli import screen
+from centroute.datasets import read_outcomes
+from centroute.embedders import load_embedder
+from centroute.errors import ArtifactError
+from centroute.policy import parse_policy
+
+
+def run_calibrate(
+    data: Path,
+    output: Path,
+    *,
+    embedder: str,
+    method: str,
+    n_clusters: int | None,
+    top_p: int | None,
+    beta: float | None,
+    holdout: float,
+    seed: int,
+    refit: bool,
+    default_policy: str | None,
+) -> None:
+    """Read outcomes, fit, print the holdout report, write the file."""
+    started = time.perf_counter()
+    # What can be refused at once is refused before the long work.
+    policy = parse_policy(default_policy) if default_policy is not None else None
+    if output.is_dir() or not output.absolute().parent.is_dir():
+        why = "it is a folder" if output.is_dir() else f"there is no folder {output.absolute().parent}"
+        raise ArtifactError(f"{output}: cannot be written ({why})")
+    outcomes = read_outcomes(data)
+    loaded = load_embedder(embedder)
+    with screen.progress_bar() as progress:
+        artifact = calibrate(
+            outcomes,
+            embedder=loaded,
+            method=method,
+            n_clusters=n_clusters,
+            top_p=top_p,
+            beta=beta,
+            holdout=holdout,
+            refit=refit,
+            seed=seed,
+            default_policy=policy,
+            progress=progress,
+        )
+    artifact.save(output)
+
+    report, settings = artifact.report, artifact.method
+    screen.out.print(f"{data}: {outcomes.n_queries} queries, {outcomes.n_models} models")
+    if report["n_left_out"]:
+        screen.out.print(f"  left out: {report['n_left_out']} queries that hold nothing the embedder knows")
+    screen.out.print(
+        f"method {settings['name']}: {settings['n_clusters']} clusters, top-p {settings['top_p']}, "
+        f"beta {screen.plain(settings['beta'])}, shrinkage {screen.plain(settings['shrinkage'])}"
+    )
+    where = "holdout" if report["measured_on"] == "holdout" else "the calibration data itself (no holdout)"
+    show_evaluation(report["evaluation"], f"\nMeasured on {where}")  # type: ignore[arg-type]
+    screen.out.print(
+        f"\nwrote {output} ({output.stat().st_size} bytes) in {time.perf_counter() - started:.1f} s"
+    )
+
+
+def show_evaluation(evaluation: screen.Evaluation, title: str) -> None:
+    """Table, frontier and plot of an evaluation."""
+    screen.out.print(screen.evaluation_table(evaluation, f"{title}, {evaluation['n_queries']} queries"))
+    if (table := screen.frontier_table(evaluation)) is not None:
+        screen.out.print()
+        screen.out.print(table)
+    if (plot := screen.frontier_plot(evaluation)) is not None:
+        screen.out.print()
+        screen.out.print(plot)

@@ -1,0 +1,38 @@
+"""``centroute evaluate``."""
+
+import json
+import sys
+from pathlib import Path
+
+from centroute import Router
+from centroute._atomic import write_atomic
+from centroute.cli import screen
+from centroute.cli.calibrate import show_evaluation
+from centroute.cli.policy_flags import PolicyFlags
+from centroute.datasets import read_outcomes
+from centroute.errors import DataError
+from centroute.evaluate import evaluate
+
+
+def run_evaluate(
+    router_file: Path, data: Path, *, json_file: Path | None, embedder: str | None, flags: PolicyFlags
+) -> None:
+    """Measure, print the tables, write the JSON."""
+    router = Router.load(router_file, embedder=embedder)
+    policy = flags.policy(router)
+    outcomes = read_outcomes(data)
+    evaluation = evaluate(router, outcomes, policy=policy).to_json()
+    text = json.dumps(evaluation, indent=1, allow_nan=False) + "\n"
+    if str(json_file) == "-":
+        sys.stdout.write(text)
+        return
+    if json_file is not None:
+        try:
+            write_atomic(json_file, text.encode())
+        except OSError as error:
+            raise DataError(f"{json_file}: cannot be written ({error.strerror or error})") from error
+    if evaluation["n_left_out"]:
+        screen.warn(
+            f"{evaluation['n_left_out']} queries hold nothing the embedder knows and are in no figure"
+        )
+    show_evaluation(evaluation, f"{router_file} on {data}")

@@ -1,0 +1,74 @@
+"""``centroute inspect``."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from rich.table import Table
+
+from centroute.artifact import Artifact, load_kernel
+from centroute.cli import screen
+
+
+def run_inspect(router_file: Path, *, as_json: bool) -> None:
+    """Show what a router file holds and how it was made."""
+    kernel = load_kernel(router_file)
+    artifact = Artifact.from_kernel(kernel)
+    metadata = json.loads(kernel.metadata_json)
+    if as_json:
+        tensors = {name: list(values.shape) for name, values in kernel.tensors().items()}
+        described = {
+            "file": str(router_file),
+            "bytes": router_file.stat().st_size,
+            **metadata,
+            "tensors": tensors,
+        }
+        sys.stdout.write(json.dumps(described, indent=1, ensure_ascii=False) + "\n")
+        return
+    screen.out.print(
+        f"{router_file} ({router_file.stat().st_size} bytes, format version {metadata['format_version']})"
+    )
+    facts = {
+        "written by": f"centroute {metadata['centroute_version']}",
+        "embedder": f"{artifact.embedder.name}, dim {artifact.embedder.dim}, "
+        f"fingerprint {(artifact.embedder.fingerprint or 'none')[:16]}",
+        "clusters": f"{kernel.n_clusters}, top-p {artifact.top_p}, beta {artifact.beta:g}",
+        "method": ", ".join(f"{name} {screen.plain(value)}" for name, value in artifact.method.items()),
+        "out of distribution": "never"
+        if artifact.ood_threshold is None
+        else f"below similarity {artifact.ood_threshold:.3f}",
+        "default policy": str(artifact.default_policy)
+        if artifact.default_policy
+        else "quality first, ties by cost",
+        "sha256": metadata["sha256"],
+    }
+    for name, fact in facts.items():
+        screen.out.print(f"  {name:20} {fact}", markup=False, soft_wrap=True)
+    screen.out.print()
+    screen.out.print(_pool_table(artifact))
+    evaluation = artifact.report.get("evaluation")
+    if isinstance(evaluation, dict):
+        screen.out.print()
+        screen.out.print(
+            screen.evaluation_table(
+                evaluation, f"Measured on {artifact.report['measured_on']}, {evaluation['n_queries']} queries"
+            )
+        )
+
+
+def _pool_table(artifact: Artifact) -> Table:
+    table = Table(title="Pool", title_justify="left", box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    table.add_column("model")
+    for heading in ("mean quality", "mean cost", "outcomes", "best in clusters"):
+        table.add_column(heading, justify="right")
+    best = np.bincount(artifact.quality.argmax(axis=1), minlength=len(artifact.models))
+    for column, model in enumerate(artifact.models):
+        table.add_row(
+            model.name,
+            f"{artifact.prior_quality[column]:.3f}",
+            screen.dollars(float(artifact.prior_cost[column])),
+            f"{artifact.count[:, column].sum():.0f}",
+            str(best[column]),
+        )
+    return table

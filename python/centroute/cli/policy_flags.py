@@ -1,0 +1,50 @@
+"""The policy flags that ``route`` and ``evaluate`` share."""
+
+from dataclasses import dataclass
+
+from centroute import Policy, Router
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyFlags:
+    """Policy flags as the command line gives them."""
+
+    alpha: float | None
+    willingness_to_pay: float | None
+    max_mean_cost: float | None
+    min_quality: float | None
+    max_cost: float | None
+    allow: list[str]
+    deny: list[str]
+    require: list[str]
+
+    def policy(self, router: Router) -> Policy:
+        """The policy; names may also be given as one list with commas.
+
+        Raises
+        ------
+        PolicyError
+            If a number is out of range or two objectives are given.
+        """
+        return Policy(
+            alpha=self.alpha,
+            willingness_to_pay=self.willingness_to_pay,
+            max_mean_cost=self.max_mean_cost,
+            min_quality=self.min_quality,
+            max_cost=self.max_cost,
+            allow=_names(self.allow, router.models),
+            deny=_names(self.deny, router.models),
+            require=_names(self.require, ()),
+        )
+
+
+def _names(values: list[str], known: tuple[str, ...]) -> set[str] | None:
+    """Names of a repeatable flag; a value that is itself a known name is not taken apart at its commas."""
+    if not values:
+        return None
+    return {
+        name.strip()
+        for value in values
+        for name in ([value] if value in known else value.split(","))
+        if name.strip()
+    }

@@ -1,0 +1,95 @@
+"""``centroute route``."""
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import typer
+
+from centroute import Decision, Policy, Router
+from centroute.cli import screen
+from centroute.cli.policy_flags import PolicyFlags
+from centroute.errors import DataError
+
+
+def run_route(
+    router_file: Path, texts: list[str], *, as_json: bool, embedder: str | None, flags: PolicyFlags
+) -> None:
+    """Route the texts, or one query a line from stdin; a line at fault is told, and the rest go on."""
+    router = Router.load(router_file, embedder=embedder)
+    policy = flags.policy(router)
+    if texts:
+        for text in texts:
+            _print(router.route(text, policy=policy), text, as_json=as_json)
+        return
+    if sys.stdin.isatty():
+        screen.warn("one query a line; end with Ctrl-D")
+    n_faults = 0
+    for number, text in enumerate(_lines(), start=1):
+        try:
+            decision = _route_line(router, text, policy, number)
+        except DataError as error:
+            n_faults += 1
+            screen.warn(str(error))
+            if as_json:
+                # Keeps the answers beside their questions.
+                sys.stdout.write(json.dumps({"error": str(error)}) + "\n")
+            continue
+        _print(decision, text, as_json=as_json)
+    if n_faults:
+        raise typer.Exit(1)
+
+
+def decision_to_json(decision: Decision) -> dict[str, object]:
+    """Keys as ``docs/design.md`` names them; unknown values are ``None``."""
+    return {
+        "model": decision.model,
+        "quality": decision.quality,
+        "cost_usd": decision.cost,
+        "margin": decision.margin,
+        "similarity": decision.similarity,
+        "in_distribution": decision.in_distribution,
+        "clusters": [{"id": cluster, "weight": weight} for cluster, weight in decision.clusters],
+        "ranking": list(decision.ranking),
+        "generation": decision.generation,
+    }
+
+
+def explanation(decision: Decision) -> str:
+    """The numbers behind a decision in two lines."""
+    margin = "no second candidate" if decision.margin is None else f"margin {decision.margin:.3g}"
+    known = "in distribution" if decision.in_distribution else "OUT OF DISTRIBUTION"
+    clusters = ", ".join(f"{cluster} ({weight:.0%})" for cluster, weight in decision.clusters[:4])
+    more = "" if len(decision.clusters) <= 4 else ", …"
+    return (
+        f"{decision.model}  quality {decision.quality:.3f}  cost {screen.dollars(decision.cost)}  {margin}  "
+        f"similarity {decision.similarity:.3f} ({known})\n"
+        f"  clusters {clusters}{more}; then {', '.join(decision.ranking[1:4]) or 'nobody'}"
+    )
+
+
+def _print(decision: Decision, text: str, *, as_json: bool) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps(decision_to_json(decision), ensure_ascii=False, allow_nan=False) + "\n")
+        sys.stdout.flush()
+        return
+    shown = " ".join(text.split())
+    shown = shown if len(shown) <= 76 else shown[:75] + "…"
+    printable = shown.encode("utf-8", "replace").decode()
+    screen.out.print(f"› {printable}", style="dim", markup=False)
+    screen.out.print(explanation(decision), markup=False, soft_wrap=True)
+
+
+def _lines() -> Iterator[str]:
+    """Lines of stdin as text; bytes that are no UTF-8 become lone surrogates, which the embedder replaces."""
+    binary: Iterable[bytes] = sys.stdin.buffer
+    for line in binary:
+        yield line.rstrip(b"\r\n").decode("utf-8", "surrogateescape")
+
+
+def _route_line(router: Router, text: str, policy: Policy, number: int) -> Decision:
+    try:
+        return router.route(text, policy=policy)
+    except DataError as error:
+        raise DataError(f"stdin line {number}: {str(error).removeprefix('text 0 ')}") from None

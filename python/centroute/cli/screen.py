@@ -1,0 +1,169 @@
+"""What people see: consoles, progress, tables and the text plot of a frontier."""
+
+import math
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from centroute.artifact import Json
+
+out = Console(highlight=False, soft_wrap=False)
+
+STEPS = {"embed": "embedding queries", "select": "choosing settings", "fit": "fitting tables"}
+
+Evaluation = Mapping[str, Any]
+"""An evaluation in the JSON form of ``Evaluation.to_json``, from a run or from an artifact's report."""
+
+
+@contextmanager
+def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
+    """Progress on stderr while it is a terminal, silence in a pipe."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda *_: None
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        tasks = {}
+
+        def tell(step: str, done: int, total: int) -> None:
+            if step not in tasks:
+                tasks[step] = progress.add_task(STEPS.get(step, step), total=total)
+            progress.update(tasks[step], completed=done, total=total)
+
+        yield tell
+
+
+def share(value: float | None) -> str:
+    """A share of one with a tenth of a per cent."""
+    return "unknown" if value is None else f"{100 * value:.1f} %"
+
+
+def dollars(value: float | None) -> str:
+    """USD with three significant digits."""
+    if value is None or math.isnan(value):
+        return "unknown"
+    if value == 0:
+        return "$0"
+    digits = max(2, 2 - math.floor(math.log10(abs(value))))
+    return f"${value:.{digits}f}"
+
+
+def evaluation_table(evaluation: Evaluation, title: str) -> Table:
+    """Router and baselines side by side."""
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    table.add_column("")
+    table.add_column("accuracy", justify="right")
+    table.add_column("95 % interval", justify="right")
+    table.add_column("mean cost", justify="right")
+    table.add_column("headroom captured", justify="right")
+    interval = evaluation["interval_95"]["accuracy"]
+    best = evaluation["best_single"]
+    rows = (
+        ("centroute", evaluation, interval, evaluation["headroom_captured"]),
+        (f"best single ({best['model']})", best, None, 0.0),
+        ("random model", evaluation["random"], None, None),
+        ("oracle", evaluation["oracle"], None, 1.0),
+    )
+    for name, measured, bounds, headroom in rows:
+        table.add_row(
+            name,
+            share(measured["accuracy"]),
+            "" if bounds is None else f"{100 * bounds[0]:.1f}-{100 * bounds[1]:.1f}",
+            dollars(measured["mean_cost_usd"]),
+            "" if headroom is None else share(headroom),
+            style="bold" if name == "centroute" else None,
+        )
+    return table
+
+
+def frontier_table(evaluation: Evaluation) -> Table | None:
+    """A few points of the frontier against the best single model; ``None`` without costs."""
+    points = [
+        p for p in evaluation["frontier"] if p["accuracy"] is not None and p["mean_cost_usd"] is not None
+    ]
+    best = evaluation["best_single"]
+    if len(points) < 2 or not best["mean_cost_usd"] or not best["accuracy"]:
+        return None
+    table = Table(
+        title="Frontier: what a right answer is worth to you, and what that buys",
+        title_justify="left", box=None, pad_edge=False, padding=(0, 3, 0, 0),
+    )  # fmt: skip
+    for column in (
+        "willingness to pay",
+        "accuracy",
+        "mean cost",
+        "accuracy / best single",
+        "cost / best single",
+    ):
+        table.add_column(column, justify="right")
+    kept: list[Mapping[str, Any]] = []
+    for point in points:
+        if not kept or abs(point["accuracy"] - kept[-1]["accuracy"]) >= 0.01:
+            kept.append(point)
+    step = max(1, math.ceil(len(kept) / 9))
+    for point in [*kept[:-1:step], kept[-1]]:
+        table.add_row(
+            dollars(point["willingness_to_pay"]),
+            share(point["accuracy"]),
+            dollars(point["mean_cost_usd"]),
+            share(point["accuracy"] / best["accuracy"]),
+            share(point["mean_cost_usd"] / best["mean_cost_usd"]),
+        )
+    return table
+
+
+def frontier_plot(evaluation: Evaluation, *, width: int = 64, height: int = 14) -> str | None:
+    """Accuracy over mean cost (logarithmic) as text; ``None`` without costs."""
+    marks: list[tuple[str, float, float]] = [
+        ("·", model["mean_cost_usd"], model["accuracy"]) for model in evaluation["models"]
+    ]
+    marks += [("●", point["mean_cost_usd"], point["accuracy"]) for point in evaluation["frontier"]]
+    best, oracle = evaluation["best_single"], evaluation["oracle"]
+    marks += [
+        ("B", best["mean_cost_usd"], best["accuracy"]),
+        ("O", oracle["mean_cost_usd"], oracle["accuracy"]),
+    ]
+    marks = [(mark, cost, accuracy) for mark, cost, accuracy in marks if cost and accuracy is not None]
+    if not evaluation["frontier"] or len({cost for _, cost, _ in marks}) < 2:
+        return None
+    costs = [math.log10(cost) for _, cost, _ in marks]
+    accuracies = [accuracy for _, _, accuracy in marks]
+    low, high = min(costs), max(costs)
+    bottom, top = min(accuracies), max(accuracies)
+    canvas = [[" "] * width for _ in range(height)]
+    for (mark, _, accuracy), cost in zip(marks, costs, strict=True):
+        column = round((cost - low) / (high - low) * (width - 1))
+        row = round((top - accuracy) / ((top - bottom) or 1) * (height - 1))
+        canvas[row][column] = mark
+    lines = [
+        f"{share(top - (top - bottom) * row / (height - 1)):>8} │{''.join(cells)}"
+        for row, cells in enumerate(canvas)
+    ]
+    left, right = dollars(10**low), dollars(10**high)
+    lines += [
+        " " * 9 + "└" + "─" * width,
+        " " * 10 + left + " " * (width - len(left) - len(right)) + right,
+        " " * 10 + "mean cost a query (logarithmic)   ● centroute  B best single  O oracle  · one model",
+    ]
+    return "\n".join(lines)
+
+
+def plain(value: Json) -> str:
+    """A setting or report value in a table."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def warn(message: str) -> None:
+    """One line on stderr."""
+    sys.stderr.write(f"centroute: {message}\n")

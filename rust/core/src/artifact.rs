@@ -1,0 +1,328 @@
+//! Bytes of a router file in; validated metadata and tables out, or the first thing that is wrong.
+//!
+//! A safetensors file. Tensors, all f32: `centroids [n_clusters, dim]` (unit rows), `quality`, `cost` and
+//! `count` `[n_clusters, n_models]`, `prior_quality` and `prior_cost` `[n_models]`, `frontier [n_points, 3]`
+//! (willingness to pay, quality, mean cost; ascending). A model whose cost is unknown has NaN in its whole
+//! cost column and prior; no other value may be NaN. Metadata key `centroute` holds the JSON of [`Metadata`].
+
+use std::collections::{BTreeSet, HashSet};
+use std::fmt::Write as _;
+
+use safetensors::{Dtype, SafeTensors};
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+use crate::aggregate::Table;
+use crate::error::Error;
+use crate::policy::PolicySpec;
+
+/// The format version that this build reads and `calibrate` writes.
+pub const FORMAT_VERSION: u64 = 1;
+/// Most clusters a query may be blended from.
+pub const MAX_TOP_P: usize = 1024;
+/// How far the norm of a stored centroid may be from one.
+const NORM_TOLERANCE: f32 = 1e-3;
+
+/// One model of the pool.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct Model {
+    /// The name that requests use.
+    pub name: String,
+    /// USD per million input tokens, where known.
+    #[serde(default)]
+    pub input_usd_per_million: Option<f64>,
+    /// USD per million output tokens, where known.
+    #[serde(default)]
+    pub output_usd_per_million: Option<f64>,
+    /// Capabilities that a policy may require.
+    #[serde(default)]
+    pub tags: BTreeSet<String>,
+    /// Context length in tokens, where known.
+    #[serde(default)]
+    pub context_length: Option<u64>,
+}
+
+/// The embedder that the centroids were fitted on.
+#[derive(Clone, Debug, Deserialize)]
+pub struct EmbedderId {
+    /// Its name or folder name.
+    pub name: String,
+    /// Width of its rows.
+    pub dim: usize,
+    /// SHA-256 over weights, tokenizer, pooling, maximum length and surface features; absent when the
+    /// embeddings came from outside.
+    pub fingerprint: Option<String>,
+}
+
+/// The part of the metadata JSON that routing reads; the rest (method, report) is kept as text.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Metadata {
+    /// See [`FORMAT_VERSION`].
+    pub format_version: u64,
+    /// The pool, in the order of the table columns.
+    pub models: Vec<Model>,
+    /// Number of clusters blended for a query.
+    pub top_p: usize,
+    /// Sharpness of the softmax over similarities.
+    pub beta: f32,
+    /// The embedder that the centroids were fitted on.
+    pub embedder: EmbedderId,
+    /// Similarity below which a query is out of distribution; absent when never.
+    #[serde(default)]
+    pub ood_threshold: Option<f32>,
+    /// What holds for requests that leave something open.
+    #[serde(default)]
+    pub default_policy: Option<PolicySpec>,
+    /// Digest of the file's contents, see [`digest`].
+    pub sha256: String,
+}
+
+/// A validated router file.
+#[derive(Clone, Debug)]
+pub struct Artifact {
+    /// The parsed part of the metadata.
+    pub metadata: Metadata,
+    /// The whole metadata JSON as it stands in the file.
+    pub metadata_json: String,
+    /// Unit rows `[n_clusters, dim]`.
+    pub centroids: Vec<f32>,
+    /// Predicted quality and its prior.
+    pub quality: Table,
+    /// Predicted cost in USD and its prior.
+    pub cost: Table,
+    /// Number of outcomes behind each cell, `[n_clusters, n_models]`.
+    pub count: Vec<f32>,
+    /// Rows of willingness to pay, quality and mean cost, ascending.
+    pub frontier: Vec<[f32; 3]>,
+}
+
+impl Artifact {
+    /// Reads and validates the whole file.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
+        let (_, header) = SafeTensors::read_metadata(bytes).map_err(|error| Error::Container(error.to_string()))?;
+        let json = header.metadata().as_ref().and_then(|map| map.get("centroute")).ok_or(Error::NoMetadata)?;
+        check_version(json)?;
+        let metadata: Metadata = serde_json::from_str(json).map_err(|error| Error::Metadata(error.to_string()))?;
+        check_metadata(&metadata)?;
+        let tensors = SafeTensors::deserialize(bytes).map_err(|error| Error::Container(error.to_string()))?;
+        let computed = digest(json, &metadata.sha256, &tensors);
+        if computed != metadata.sha256 {
+            return Err(Error::Digest { stored: metadata.sha256, computed });
+        }
+
+        let (n_models, dim) = (metadata.models.len(), metadata.embedder.dim);
+        let centroids = read_f32(&tensors, "centroids", &[None, Some(dim)])?;
+        let n_clusters = centroids.len() / dim;
+        if n_clusters == 0 {
+            return Err(Error::Metadata("the file holds no cluster".into()));
+        }
+        if metadata.top_p > n_clusters {
+            return Err(Error::Metadata(format!("top_p {} exceeds the {n_clusters} clusters", metadata.top_p)));
+        }
+        let cells = [Some(n_clusters), Some(n_models)];
+        let artifact = Self {
+            quality: Table {
+                cells: read_f32(&tensors, "quality", &cells)?,
+                prior: read_f32(&tensors, "prior_quality", &cells[1..])?,
+            },
+            cost: Table {
+                cells: read_f32(&tensors, "cost", &cells)?,
+                prior: read_f32(&tensors, "prior_cost", &cells[1..])?,
+            },
+            count: read_f32(&tensors, "count", &cells)?,
+            frontier: read_f32(&tensors, "frontier", &[None, Some(3)])?.as_chunks().0.to_vec(),
+            centroids,
+            metadata_json: json.clone(),
+            metadata,
+        };
+        artifact.check_values()?;
+        Ok(artifact)
+    }
+
+    /// Number of models in the pool.
+    #[must_use]
+    pub fn n_models(&self) -> usize {
+        self.metadata.models.len()
+    }
+
+    /// Number of clusters.
+    #[must_use]
+    pub fn n_clusters(&self) -> usize {
+        self.centroids.len() / self.dim()
+    }
+
+    /// Width of the centroids.
+    #[must_use]
+    pub fn dim(&self) -> usize {
+        self.metadata.embedder.dim
+    }
+
+    /// Name of a model.
+    #[must_use]
+    pub fn model_name(&self, model_id: usize) -> &str {
+        &self.metadata.models[model_id].name
+    }
+
+    /// Id of a model named in a policy's `field`.
+    pub fn model_id(&self, field: &'static str, name: &str) -> Result<usize, Error> {
+        self.metadata.models.iter().position(|model| model.name == name).ok_or_else(|| Error::UnknownModel {
+            field,
+            name: name.to_owned(),
+            pool: self.metadata.models.iter().map(|model| model.name.as_str()).collect::<Vec<_>>().join(", "),
+        })
+    }
+
+    /// Ids of all models named in a policy's `field`.
+    pub fn model_ids(&self, field: &'static str, names: &BTreeSet<String>) -> Result<Vec<usize>, Error> {
+        names.iter().map(|name| self.model_id(field, name)).collect()
+    }
+
+    fn check_values(&self) -> Result<(), Error> {
+        let (n_models, dim) = (self.n_models(), self.dim());
+        check_range("quality", &self.quality.cells, n_models, "within 0 to 1", |value| (0.0..=1.0).contains(&value))?;
+        check_range("prior_quality", &self.quality.prior, n_models, "within 0 to 1", |value| {
+            (0.0..=1.0).contains(&value)
+        })?;
+        check_range("count", &self.count, n_models, "finite and 0 or more", |value| value >= 0.0 && value.is_finite())?;
+        for (name, values) in [("prior_cost", &self.cost.prior), ("cost", &self.cost.cells)] {
+            for (place, (&value, prior)) in values.iter().zip(self.cost.prior.iter().cycle()).enumerate() {
+                if value.is_nan() != prior.is_nan() {
+                    return Err(value_error(name, place, n_models, value, "known or unknown as the model's prior is"));
+                }
+                if value < 0.0 || value.is_infinite() {
+                    return Err(value_error(name, place, n_models, value, "finite and 0 or more"));
+                }
+            }
+        }
+        for (cluster, centroid) in self.centroids.chunks_exact(dim).enumerate() {
+            let norm = crate::simd::dot_f32(centroid, centroid).sqrt();
+            if norm.is_nan() || (norm - 1.0).abs() > NORM_TOLERANCE {
+                return Err(Error::TensorValue {
+                    name: "centroids",
+                    position: format!("row {cluster}, its norm"),
+                    value: norm,
+                    wanted: "one",
+                });
+            }
+        }
+        check_range("frontier", self.frontier.as_flattened(), 3, "finite and 0 or more", |value| {
+            value >= 0.0 && value.is_finite()
+        })?;
+        for (place, pair) in self.frontier.windows(2).enumerate() {
+            if pair[1][0] <= pair[0][0] || pair[1][2] < pair[0][2] {
+                return Err(Error::TensorValue {
+                    name: "frontier",
+                    position: format!("row {}", place + 1),
+                    value: pair[1][0],
+                    wanted: "ascending in willingness to pay and mean cost",
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Digest of a file: SHA-256 over the metadata JSON with the 64 digits of `stored` as zeros, then over every
+/// tensor in the order of their names: name, dtype and shape as `name:F32:[2, 3]`, then its bytes.
+#[must_use]
+pub fn digest(json: &str, stored: &str, tensors: &SafeTensors<'_>) -> String {
+    let mut hasher = Sha256::new();
+    hasher.update(json.replacen(stored, &"0".repeat(64), 1).as_bytes());
+    let mut names = tensors.names();
+    names.sort_unstable();
+    for name in names {
+        if let Ok(tensor) = tensors.tensor(name) {
+            hasher.update(format!("{name}:{:?}:{:?}", tensor.dtype(), tensor.shape()).as_bytes());
+            hasher.update(tensor.data());
+        }
+    }
+    hasher.finalize().iter().fold(String::with_capacity(64), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+fn check_version(json: &str) -> Result<(), Error> {
+    // Read before everything else, so that a file of the future is called that and not called broken.
+    #[derive(Deserialize)]
+    struct Version {
+        format_version: u64,
+    }
+    let version: Version = serde_json::from_str(json).map_err(|error| Error::Metadata(error.to_string()))?;
+    if version.format_version == FORMAT_VERSION {
+        return Ok(());
+    }
+    Err(Error::FormatVersion { found: version.format_version, supported: FORMAT_VERSION })
+}
+
+fn check_metadata(metadata: &Metadata) -> Result<(), Error> {
+    let refuse = |what: String| Err(Error::Metadata(what));
+    if metadata.models.is_empty() {
+        return refuse("the pool is empty".into());
+    }
+    let mut seen = HashSet::new();
+    for model in &metadata.models {
+        if model.name.is_empty() {
+            return refuse("a model has an empty name".into());
+        }
+        if !seen.insert(model.name.as_str()) {
+            return refuse(format!("model '{}' stands twice in the pool", model.name));
+        }
+    }
+    if metadata.embedder.dim == 0 {
+        return refuse("embedder dim is 0".into());
+    }
+    if metadata.top_p == 0 || metadata.top_p > MAX_TOP_P {
+        return refuse(format!("top_p is {}, wanted 1 to {MAX_TOP_P}", metadata.top_p));
+    }
+    if !metadata.beta.is_finite() || metadata.beta < 0.0 {
+        return refuse(format!("beta is {}, wanted a finite number, 0 or more", metadata.beta));
+    }
+    if let Some(threshold) = metadata.ood_threshold
+        && !(-1.0..=1.0).contains(&threshold)
+    {
+        return refuse(format!("ood_threshold is {threshold}, wanted -1 to 1"));
+    }
+    if metadata.sha256.len() != 64 || !metadata.sha256.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return refuse("sha256 is no digest of 64 hexadecimal digits".into());
+    }
+    if let Some(policy) = &metadata.default_policy {
+        policy.check().or_else(|error| refuse(format!("default_policy: {error}")))?;
+    }
+    Ok(())
+}
+
+/// A tensor's values, after its dtype and shape were checked; `None` in `wanted` is any length.
+fn read_f32(tensors: &SafeTensors<'_>, name: &'static str, wanted: &[Option<usize>]) -> Result<Vec<f32>, Error> {
+    let tensor = tensors.tensor(name).map_err(|_| Error::MissingTensor(name))?;
+    let shape = tensor.shape();
+    let fits = shape.len() == wanted.len()
+        && shape.iter().zip(wanted).all(|(&length, wanted)| wanted.is_none_or(|wanted| wanted == length));
+    if tensor.dtype() != Dtype::F32 || !fits {
+        let lengths: Vec<String> =
+            wanted.iter().map(|length| length.map_or("any".into(), |length| length.to_string())).collect();
+        return Err(Error::TensorLayout {
+            name,
+            got: format!("{:?} {shape:?}", tensor.dtype()),
+            wanted: format!("F32 [{}]", lengths.join(", ")),
+        });
+    }
+    Ok(tensor.data().as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect())
+}
+
+fn value_error(name: &'static str, place: usize, width: usize, value: f32, wanted: &'static str) -> Error {
+    Error::TensorValue { name, position: format!("[{}, {}]", place / width, place % width), value, wanted }
+}
+
+fn check_range(
+    name: &'static str,
+    values: &[f32],
+    width: usize,
+    wanted: &'static str,
+    holds: impl Fn(f32) -> bool,
+) -> Result<(), Error> {
+    match values.iter().position(|&value| !holds(value)) {
+        Some(place) => Err(value_error(name, place, width, values[place], wanted)),
+        None => Ok(()),
+    }
+}

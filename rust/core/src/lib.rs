@@ -1,0 +1,28 @@
+//! The centroute kernel: artifact bytes and embeddings in, decisions out.
+//!
+//! Pipeline of one query, each step a module:
+//!
+//! 1. [`assign`]: the `top_p` nearest centroids and their softmax weights,
+//! 2. [`aggregate`]: the score tables blended by those weights,
+//! 3. [`decide`]: the policy picks one model.
+//!
+//! [`artifact`] validates a router file into tables once; [`policy`] compiles what one request wants
+//! against a pool once; [`router`] runs the steps. `python/centroute/_reference.py` is the same in NumPy.
+//! No Python, files or threads: this crate does not depend on them.
+
+pub mod aggregate;
+pub mod artifact;
+pub mod assign;
+pub mod batch;
+pub mod decide;
+pub mod error;
+pub mod policy;
+pub mod router;
+pub mod simd;
+
+pub use artifact::Artifact;
+pub use batch::Batch;
+pub use decide::Choice;
+pub use error::Error;
+pub use policy::{Policy, PolicySpec};
+pub use router::{Router, Scratch};

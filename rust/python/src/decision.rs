@@ -1,0 +1,178 @@
+//! `Decision` and `DecisionBatch`: what the kernel chose, with the numbers that explain it.
+
+use std::sync::Arc;
+
+use centroute_core::{Batch, Choice};
+use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods};
+use pyo3::prelude::*;
+use pyo3::types::{PyList, PyString, PyTuple};
+
+/// Model names as Python strings, shared by all decisions of one kernel.
+pub type Names = Arc<[Py<PyString>]>;
+
+/// The model chosen for one query and why.
+#[pyclass(frozen, module = "centroute")]
+pub struct Decision {
+    names: Names,
+    choice: Choice,
+    clusters: Box<[(u32, f32)]>,
+    ranking: Box<[u32]>,
+    #[pyo3(get)]
+    generation: u64,
+}
+
+impl Decision {
+    /// Puts a choice together with what explains it.
+    pub fn new(
+        names: Names,
+        choice: Choice,
+        clusters: Box<[(u32, f32)]>,
+        ranking: Box<[u32]>,
+        generation: u64,
+    ) -> Self {
+        Self { names, choice, clusters, ranking, generation }
+    }
+}
+
+/// NaN stands for "not known" in the kernel and is `None` in Python.
+fn known(value: f32) -> Option<f32> {
+    (!value.is_nan()).then_some(value)
+}
+
+#[pymethods]
+impl Decision {
+    /// Name of the chosen model.
+    #[getter]
+    fn model<'py>(&self, py: Python<'py>) -> &Bound<'py, PyString> {
+        self.names[self.choice.model_id as usize].bind(py)
+    }
+
+    /// Index of the chosen model in the pool.
+    #[getter]
+    fn model_id(&self) -> u32 {
+        self.choice.model_id
+    }
+
+    /// Its predicted quality, 0 to 1.
+    #[getter]
+    fn quality(&self) -> f32 {
+        self.choice.quality
+    }
+
+    /// Its predicted cost in USD for this query, `None` when unknown.
+    #[getter]
+    fn cost(&self) -> Option<f32> {
+        known(self.choice.cost)
+    }
+
+    /// Lead over the second candidate in the policy's own measure; `None` without a second.
+    #[getter]
+    fn margin(&self) -> Option<f32> {
+        known(self.choice.margin)
+    }
+
+    /// Cosine similarity of the nearest cluster.
+    #[getter]
+    fn similarity(&self) -> f32 {
+        self.choice.similarity
+    }
+
+    /// Whether the query resembles the calibration data.
+    #[getter]
+    fn in_distribution(&self) -> bool {
+        self.choice.in_distribution
+    }
+
+    /// Pairs of cluster id and weight, nearest first.
+    #[getter]
+    fn clusters<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        PyTuple::new(py, self.clusters.iter().copied())
+    }
+
+    /// Names of all candidates, best first.
+    #[getter]
+    fn ranking<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        PyTuple::new(py, self.ranking.iter().map(|&model| self.names[model as usize].bind(py)))
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        let Choice { quality, cost, margin, similarity, in_distribution, .. } = self.choice;
+        let or_none = |value: f32| known(value).map_or("None".to_owned(), |value| format!("{value:.6}"));
+        Ok(format!(
+            "Decision(model={}, quality={quality:.4}, cost={}, margin={}, similarity={similarity:.4}, \
+             in_distribution={}, generation={})",
+            self.model(py).repr()?,
+            or_none(cost),
+            or_none(margin),
+            if in_distribution { "True" } else { "False" },
+            self.generation
+        ))
+    }
+}
+
+/// The decisions of a batch as arrays, one row a query.
+#[pyclass(frozen, module = "centroute")]
+pub struct DecisionBatch {
+    names: Names,
+    /// Chosen model ids, int32 `[n]`.
+    #[pyo3(get)]
+    model_ids: Py<PyArray1<i32>>,
+    /// Predicted quality, float32 `[n]`.
+    #[pyo3(get)]
+    quality: Py<PyArray1<f32>>,
+    /// Predicted cost in USD, float32 `[n]`; NaN when unknown.
+    #[pyo3(get)]
+    cost: Py<PyArray1<f32>>,
+    /// Lead over the second candidate, float32 `[n]`; NaN without one.
+    #[pyo3(get)]
+    margin: Py<PyArray1<f32>>,
+    /// Similarity of the nearest cluster, float32 `[n]`.
+    #[pyo3(get)]
+    similarity: Py<PyArray1<f32>>,
+    /// Whether the query resembles the calibration data, bool `[n]`.
+    #[pyo3(get)]
+    in_distribution: Py<PyArray1<bool>>,
+    /// Blended clusters, nearest first, int32 `[n, top_p]`.
+    #[pyo3(get)]
+    cluster_ids: Py<PyArray2<i32>>,
+    /// Their weights, float32 `[n, top_p]`.
+    #[pyo3(get)]
+    cluster_weights: Py<PyArray2<f32>>,
+    /// Which loading of the router decided.
+    #[pyo3(get)]
+    generation: u64,
+}
+
+impl DecisionBatch {
+    /// Hands the arrays over to Python without a copy.
+    pub fn new(py: Python<'_>, names: Names, batch: Batch, top_p: usize, generation: u64) -> PyResult<Self> {
+        let shape = [batch.model_ids.len(), top_p];
+        Ok(Self {
+            names,
+            model_ids: batch.model_ids.into_pyarray(py).unbind(),
+            quality: batch.quality.into_pyarray(py).unbind(),
+            cost: batch.cost.into_pyarray(py).unbind(),
+            margin: batch.margin.into_pyarray(py).unbind(),
+            similarity: batch.similarity.into_pyarray(py).unbind(),
+            in_distribution: batch.in_distribution.into_pyarray(py).unbind(),
+            cluster_ids: batch.cluster_ids.into_pyarray(py).reshape(shape)?.unbind(),
+            cluster_weights: batch.cluster_weights.into_pyarray(py).reshape(shape)?.unbind(),
+            generation,
+        })
+    }
+}
+
+#[pymethods]
+impl DecisionBatch {
+    /// Names of the chosen models, one a row.
+    #[getter]
+    fn models<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let model_ids = self.model_ids.bind(py).readonly();
+        let names = model_ids.as_slice()?.iter().map(|&model| self.names[model.cast_unsigned() as usize].bind(py));
+        PyList::new(py, names)
+    }
+
+    fn __len__(&self, py: Python<'_>) -> PyResult<usize> {
+        self.model_ids.bind(py).len()
+    }
+}
