@@ -81,12 +81,13 @@ def main() -> int:
             spread = statistics.stdev(gains) if len(gains) > 1 else 0.0
             shares = {share: [cost_share(run, share) for run in runs] for share in (0.98, 0.9)}
             shown = [
-                "–" if None in values else f"{100 * statistics.mean(values):.1f} %"  # type: ignore[type-var]
+                "–" if None in values else f"{100 * statistics.mean(filter(None, values)):.1f} %"
                 for values in shares.values()
             ]
             print(
                 f"| {name} | {method} | {100 * mean('accuracy'):.1f} | "
-                f"{100 * mean('best_single', 'accuracy'):.1f} | {statistics.mean(gains):+.1f} ± {spread:.1f} | "
+                f"{100 * mean('best_single', 'accuracy'):.1f} | "
+                f"{statistics.mean(gains):+.1f} ± {spread:.1f} | "
                 f"{100 * mean('oracle', 'accuracy'):.1f} | {100 * mean('headroom_captured'):.1f} % | "
                 f"{shown[0]} | {shown[1]} |",
                 flush=True,

@@ -426,6 +426,7 @@ def test_read_outcomes_reads_jsonl(write: Writer) -> None:
 
 @pytest.mark.parametrize("name", ["data.csv", "data", "data.json", "data.gz"])
 def test_read_outcomes_refuses_an_unknown_suffix_and_lists_the_known(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
     with pytest.raises(DataError, match=r"unknown suffix .* read from \.jsonl, \.jsonl\.gz"):
         read_outcomes(tmp_path / name)
 

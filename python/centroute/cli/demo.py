@@ -18,10 +18,11 @@ N_TIMED = 200
 def run_demo(output: Path, data: Path | None) -> None:
     """Calibrate, evaluate and route; writes the router file, and the sample where asked."""
     outcomes = synthetic_outcomes()
-    kinds = sorted(set(outcomes.datasets))
+    kinds = ", ".join(sorted(set(outcomes.datasets)))
     screen.out.print(f"[bold]Synthetic sample[/bold] — {SYNTHETIC_NOTICE}")
     screen.out.print(
-        f"{outcomes.n_queries} queries of {len(kinds)} kinds ({', '.join(kinds)}), {outcomes.n_models} models\n"
+        f"{outcomes.n_queries} queries of {len(set(outcomes.datasets))} kinds ({kinds}), "
+        f"{outcomes.n_models} models\n"
     )
     if data is not None:
         write_jsonl(outcomes, data)

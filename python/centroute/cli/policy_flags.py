@@ -14,9 +14,9 @@ class PolicyFlags:
     max_mean_cost: float | None
     min_quality: float | None
     max_cost: float | None
-    allow: list[str]
-    deny: list[str]
-    require: list[str]
+    allow: tuple[str, ...]
+    deny: tuple[str, ...]
+    require: tuple[str, ...]
 
     def policy(self, router: Router) -> Policy:
         """The policy; names may also be given as one list with commas.
@@ -38,7 +38,7 @@ class PolicyFlags:
         )
 
 
-def _names(values: list[str], known: tuple[str, ...]) -> set[str] | None:
+def _names(values: tuple[str, ...], known: tuple[str, ...]) -> set[str] | None:
     """Names of a repeatable flag; a value that is itself a known name is not taken apart at its commas."""
     if not values:
         return None

@@ -2,10 +2,8 @@
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-
-import typer
 
 from centroute import Decision, Policy, Router
 from centroute.cli import screen
@@ -14,7 +12,7 @@ from centroute.errors import DataError
 
 
 def run_route(
-    router_file: Path, texts: list[str], *, as_json: bool, embedder: str | None, flags: PolicyFlags
+    router_file: Path, texts: Sequence[str], *, as_json: bool, embedder: str | None, flags: PolicyFlags
 ) -> None:
     """Route the texts, or one query a line from stdin; a line at fault is told, and the rest go on."""
     router = Router.load(router_file, embedder=embedder)
@@ -38,7 +36,7 @@ def run_route(
             continue
         _print(decision, text, as_json=as_json)
     if n_faults:
-        raise typer.Exit(1)
+        sys.exit(1)
 
 
 def decision_to_json(decision: Decision) -> dict[str, object]:

@@ -37,6 +37,8 @@ def read_outcomes(path: str | os.PathLike[str]) -> Outcomes:
     source = Path(path)
     if source.is_dir():
         raise DataError(f"{source}: is a directory, not a file of outcomes")
+    if not source.exists():
+        raise DataError(f"{source}: no such file")
     if not source.name.lower().endswith(SUFFIXES):
         readable = ", ".join(SUFFIXES)
         raise DataError(f"{source}: unknown suffix {source.suffix!r}; outcomes are read from {readable}")

@@ -30,9 +30,9 @@ from centroute.embedders.folder import (
 )
 from centroute.errors import EmbedderError
 
-# Padded tokens in one run of the graph: bounds its working memory (for 256 dims 4 MB of
-# rows, near the processor's cache) and is far above where a run's fixed cost matters.
-TOKENS_PER_RUN = 4096
+# Padded tokens in one run of the graph. Larger runs are no faster for a static table and
+# slower for a transformer, whose working memory then falls out of the processor's cache.
+TOKENS_PER_RUN = 512
 # Texts tokenized before any of them is run: bounds the memory of the token lists.
 TEXTS_PER_BLOCK = 1024
 # Characters first read of a long text, for one token of max_tokens. English needs about 4.5.

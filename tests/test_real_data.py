@@ -1,0 +1,84 @@
+"""The whole path on real outcomes; skipped where `../shared/data` is not there."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from centroute import Policy, Router, _reference
+from centroute.calibrate import calibrate
+from centroute.datasets import read_outcomes
+from centroute.embedders import load_embedder
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+TIE = 1e-5
+
+
+def real(name):
+    path = DATA / f"{name}.jsonl.gz"
+    if not path.is_file():
+        pytest.skip(f"{path} is not there: real outcomes are not part of the repository")
+    return read_outcomes(path)
+
+
+@pytest.fixture(scope="module")
+def embedder():
+    return load_embedder("static-256")
+
+
+@pytest.mark.parametrize(
+    ("name", "policies"),
+    [
+        ("llmrouter9", [Policy(), Policy(alpha=1.0)]),
+        (
+            "routerbench3",
+            [Policy(), Policy(alpha=0.6), Policy(willingness_to_pay=0.01), Policy(min_quality=0.8)],
+        ),
+    ],
+)
+def test_kernel_and_reference_choose_the_same_on_every_row(name, policies, embedder, record_property):
+    outcomes = real(name)
+    embeddings = embedder.embed(outcomes.queries)
+    artifact = calibrate(
+        outcomes, embedder=embedder, embeddings=embeddings, method="means", n_clusters=64, top_p=4
+    )
+    router = Router.from_artifact(artifact, embedder=embedder)
+    for policy in policies:
+        chosen = router.route_embeddings(embeddings, policy=policy).model_ids
+        n_ties = 0
+        for row, query in enumerate(embeddings):
+            wanted = _reference.route(artifact, query, policy)
+            if wanted.model_id != chosen[row]:
+                gap = abs(wanted.utility[wanted.model_id] - wanted.utility[chosen[row]])
+                assert gap < TIE, f"row {row} of {name} under {policy}: gap {gap}"
+                n_ties += 1
+        record_property(f"ties in {name} under {policy}", n_ties)
+        assert n_ties <= len(embeddings) / 100
+
+
+def test_llmrouter9_beats_the_best_single_model_by_a_point(embedder):
+    outcomes = real("llmrouter9")
+    embeddings = embedder.embed(outcomes.queries)
+    gains = []
+    for seed in range(5):
+        report = calibrate(
+            outcomes, embedder=embedder, embeddings=embeddings, method="means", seed=seed, refit=False
+        ).report["evaluation"]
+        gains.append(report["accuracy"] - report["best_single"]["accuracy"])
+    assert np.mean(gains) >= 0.010
+
+
+def test_routerbench3_reaches_98_percent_of_the_best_single_at_65_percent_of_its_cost(embedder):
+    outcomes = real("routerbench3")
+    embeddings = embedder.embed(outcomes.queries)
+    shares = []
+    for seed in range(5):
+        report = calibrate(
+            outcomes, embedder=embedder, embeddings=embeddings, method="means", seed=seed, refit=False
+        ).report["evaluation"]
+        best = report["best_single"]
+        shares.append(
+            min(p["mean_cost_usd"] for p in report["frontier"] if p["accuracy"] >= 0.98 * best["accuracy"])
+            / best["mean_cost_usd"]
+        )
+    assert np.mean(shares) <= 0.65, shares
