@@ -1,47 +1,48 @@
 """Files that are either wholly written or not there: write beside, flush, rename."""
 
 import os
-import tempfile
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 
-def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write ``data`` to ``path`` so that a reader sees the old file or the new one, never a part.
+@contextmanager
+def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Open a file that takes the place of ``path`` when the block ends without an error.
+
+    A reader sees the old file or the whole new one, never a part; after an error the old one is as it was.
 
     Parameters
     ----------
     path
         The file; its folder must exist.
-    data
-        The whole content.
 
     Raises
     ------
     OSError
-        If the folder is missing or not writable, or the disk is full; the old file stays as it was.
+        If the folder is missing or not writable, ``path`` is a folder, or the disk is full.
     """
     target = Path(path)
     if target.is_dir():
         raise IsADirectoryError(f"{target} is a folder")
-    handle, beside = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    beside = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
+        with beside.open("xb") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
-        # mkstemp makes private files; a router file is as readable as any other.
-        Path(beside).chmod(0o666 & ~_umask())
-        Path(beside).replace(target)
-    except BaseException:
-        Path(beside).unlink(missing_ok=True)
-        raise
+        beside.replace(target)
+    finally:
+        beside.unlink(missing_ok=True)
     _sync_folder(target.parent)
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write the whole of ``data`` through :func:`atomic_file`."""
+    with atomic_file(path) as file:
+        file.write(data)
 
 
 def _sync_folder(folder: Path) -> None:

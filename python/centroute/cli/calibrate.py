@@ -59,7 +59,7 @@ def run_calibrate(
         f"beta {screen.plain(settings['beta'])}, shrinkage {screen.plain(settings['shrinkage'])}"
     )
     where = "holdout" if report["measured_on"] == "holdout" else "the calibration data itself (no holdout)"
-    show_evaluation(report["evaluation"], f"\nMeasured on {where}")  # type: ignore[arg-type]
+    show_evaluation(report["evaluation"], f"Measured on {where}")  # type: ignore[arg-type]
     screen.out.print(
         f"\nwrote {output} ({output.stat().st_size} bytes) in {time.perf_counter() - started:.1f} s"
     )
@@ -67,6 +67,7 @@ def run_calibrate(
 
 def show_evaluation(evaluation: screen.Evaluation, title: str) -> None:
     """Table, frontier and plot of an evaluation."""
+    screen.out.print()
     screen.out.print(screen.evaluation_table(evaluation, f"{title}, {evaluation['n_queries']} queries"))
     if (table := screen.frontier_table(evaluation)) is not None:
         screen.out.print()

@@ -36,7 +36,7 @@ def run_demo(output: Path, data: Path | None) -> None:
         f"calibrated in {time.perf_counter() - started:.1f} s: {artifact.method['n_clusters']} clusters, "
         f"wrote {output} ({output.stat().st_size} bytes)"
     )
-    title = "\nMeasured on the holdout of the synthetic sample"
+    title = "Measured on the holdout of the synthetic sample"
     show_evaluation(artifact.report["evaluation"], title)  # type: ignore[arg-type]
 
     router = Router.load(output, embedder=embedder)

@@ -64,9 +64,9 @@ def evaluation_table(evaluation: Evaluation, title: str) -> Table:
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 3, 0, 0))
     table.add_column("")
     table.add_column("accuracy", justify="right")
-    table.add_column("95 % interval", justify="right")
+    table.add_column("95 %", justify="right")
     table.add_column("mean cost", justify="right")
-    table.add_column("headroom captured", justify="right")
+    table.add_column("headroom", justify="right")
     interval = evaluation["interval_95"]["accuracy"]
     best = evaluation["best_single"]
     rows = (
@@ -79,7 +79,7 @@ def evaluation_table(evaluation: Evaluation, title: str) -> Table:
         table.add_row(
             name,
             share(measured["accuracy"]),
-            "" if bounds is None else f"{100 * bounds[0]:.1f}-{100 * bounds[1]:.1f}",
+            "" if bounds is None else f"{100 * bounds[0]:.1f}–{100 * bounds[1]:.1f}",
             dollars(measured["mean_cost_usd"]),
             "" if headroom is None else share(headroom),
             style="bold" if name == "centroute" else None,
@@ -96,20 +96,14 @@ def frontier_table(evaluation: Evaluation) -> Table | None:
     if len(points) < 2 or not best["mean_cost_usd"] or not best["accuracy"]:
         return None
     table = Table(
-        title="Frontier: what a right answer is worth to you, and what that buys",
+        title="Frontier: what a right answer is worth, and what that buys",
         title_justify="left", box=None, pad_edge=False, padding=(0, 3, 0, 0),
     )  # fmt: skip
-    for column in (
-        "willingness to pay",
-        "accuracy",
-        "mean cost",
-        "accuracy / best single",
-        "cost / best single",
-    ):
+    for column in ("worth", "accuracy", "mean cost", "accuracy to best", "cost to best"):
         table.add_column(column, justify="right")
     kept: list[Mapping[str, Any]] = []
     for point in points:
-        if not kept or abs(point["accuracy"] - kept[-1]["accuracy"]) >= 0.01:
+        if not kept or abs(point["accuracy"] - kept[-1]["accuracy"]) >= 0.01 or point is points[-1]:
             kept.append(point)
     step = max(1, math.ceil(len(kept) / 9))
     for point in [*kept[:-1:step], kept[-1]]:
@@ -154,7 +148,8 @@ def frontier_plot(evaluation: Evaluation, *, width: int = 64, height: int = 14) 
     lines += [
         " " * 9 + "└" + "─" * width,
         " " * 10 + left + " " * (width - len(left) - len(right)) + right,
-        " " * 10 + "mean cost a query (logarithmic)   ● centroute  B best single  O oracle  · one model",
+        " " * 10 + "mean cost a query, logarithmic",
+        " " * 10 + "● centroute   B best single   O oracle   · one model",
     ]
     return "\n".join(lines)
 

@@ -8,7 +8,6 @@ are ignored. Every fault is one `DataError` that names file, line, field and val
 import gzip
 import json
 import os
-import secrets
 import zlib
 from array import array
 from collections.abc import Iterable, Iterator
@@ -19,6 +18,7 @@ from typing import NoReturn, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from centroute._atomic import atomic_file
 from centroute.datasets.outcomes import Outcomes, model_name_fault, show
 from centroute.errors import DataError
 
@@ -138,21 +138,14 @@ def write_jsonl(outcomes: Outcomes, path: str | os.PathLike[str]) -> None:
     target = Path(path)
     if not target.name.lower().endswith(SUFFIXES):
         raise DataError(f"{target}: outcomes are written to {' or '.join(SUFFIXES)}")
-    beside = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
     try:
-        try:
-            with beside.open("xb") as file:
-                if target.name.lower().endswith(".gz"):
-                    # No name and no time in the header: equal outcomes, equal bytes.
-                    with gzip.GzipFile(filename="", fileobj=file, mode="wb", mtime=0) as packed:
-                        packed.writelines(_encoded_lines(outcomes))
-                else:
-                    file.writelines(_encoded_lines(outcomes))
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(target)
-        finally:
-            beside.unlink(missing_ok=True)
+        with atomic_file(target) as file:
+            if target.name.lower().endswith(".gz"):
+                # No name and no time in the header: equal outcomes, equal bytes.
+                with gzip.GzipFile(filename="", fileobj=file, mode="wb", mtime=0) as packed:
+                    packed.writelines(_encoded_lines(outcomes))
+            else:
+                file.writelines(_encoded_lines(outcomes))
     except OSError as error:
         raise DataError(f"{target}: cannot be written: {error.strerror or error}") from error
 
