@@ -69,5 +69,6 @@ $(VENV)/installed: requirements-dev.lock | toolchain
 	@touch $@
 
 $(VENV)/built: $(VENV)/installed $(RUST_SOURCES)
-	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --locked --quiet
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pip install --quiet --disable-pip-version-check \
+		--no-deps --no-build-isolation --editable .
 	@touch $@
