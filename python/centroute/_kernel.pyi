@@ -4,6 +4,8 @@ from typing import Any, Final, final
 import numpy as np
 from numpy.typing import NDArray
 
+__all__ = ["Decision", "DecisionBatch", "Kernel", "Policy", "__version__"]
+
 __version__: Final[str]
 
 @final
