@@ -1,5 +1,6 @@
 """Files that are either wholly written or not there: write beside, flush, rename."""
 
+import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """
     target = Path(path)
     if target.is_dir():
-        raise IsADirectoryError(f"{target} is a folder")
+        raise IsADirectoryError(errno.EISDIR, "is a folder", str(target))
     beside = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
     try:
         with beside.open("xb") as file:

@@ -4,9 +4,11 @@ from typing import Any, Final, final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Decision", "DecisionBatch", "Kernel", "Policy", "__version__"]
+__all__ = ["Decision", "DecisionBatch", "Kernel", "Policy", "__version__", "simd"]
 
 __version__: Final[str]
+
+def simd() -> str: ...
 
 @final
 class Policy:
@@ -96,7 +98,7 @@ class DecisionBatch:
 
 @final
 class Kernel:
-    def __new__(cls, data: bytes, *, generation: int = 1) -> Kernel: ...
+    def __new__(cls, data: bytes, *, generation: int = 1, precision: str = "f32") -> Kernel: ...
     @property
     def models(self) -> tuple[str, ...]: ...
     @property
@@ -110,10 +112,23 @@ class Kernel:
     @property
     def generation(self) -> int: ...
     @property
+    def simd(self) -> str: ...
+    @property
+    def precision(self) -> str: ...
+    @property
     def embedder(self) -> tuple[str, int, str | None]: ...
     @property
     def metadata_json(self) -> str: ...
     def tensors(self) -> dict[str, NDArray[np.float32]]: ...
     def route(self, embedding: NDArray[np.float32], policy: Policy | None = None) -> Decision: ...
-    def route_batch(self, embeddings: NDArray[np.float32], policy: Policy | None = None) -> DecisionBatch: ...
+    def route_batch(
+        self,
+        embeddings: NDArray[np.float32],
+        policy: Policy | None = None,
+        *,
+        alpha: NDArray[np.float32] | None = None,
+        willingness_to_pay: NDArray[np.float32] | None = None,
+        allow: NDArray[np.bool_] | None = None,
+        threads: int = 1,
+    ) -> DecisionBatch: ...
     def predict(self, embeddings: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]: ...

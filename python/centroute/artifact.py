@@ -154,8 +154,11 @@ class Artifact:
             "report": dict(self.report),
         }
         blank = "0" * 64
-        text = json.dumps({**metadata, "sha256": blank}, ensure_ascii=False, allow_nan=False)
-        digest = _digest(text, tensors)
+        try:
+            text = json.dumps({**metadata, "sha256": blank}, ensure_ascii=False, allow_nan=False)
+            digest = _digest(text, tensors)
+        except (TypeError, ValueError) as error:  # NaN, a lone surrogate, an object that JSON does not know
+            raise ArtifactError(f"router metadata: cannot be written as JSON ({error})") from error
         data = save(tensors, {"centroute": text.replace(f'"sha256": "{blank}"', f'"sha256": "{digest}"')})
         Kernel(data)
         return data
@@ -183,22 +186,30 @@ class Artifact:
         ArtifactError
             If the file is missing, damaged, altered or of another version; the message names it.
         """
-        return cls.from_kernel(load_kernel(path))
+        kernel = load_kernel(path)
+        try:
+            return cls.from_kernel(kernel)
+        except ArtifactError as error:
+            raise ArtifactError(f"{Path(path)}: {error}") from None
 
     @classmethod
     def from_kernel(cls, kernel: Kernel) -> "Artifact":
         """Tables and metadata of a loaded kernel, copied."""
         metadata = json.loads(kernel.metadata_json)
         policy = metadata.get("default_policy")
+        method, report = metadata.get("method", {}), metadata.get("report", {})
+        for name, value in (("method", method), ("report", report)):
+            if not isinstance(value, dict):
+                raise ArtifactError(f"router metadata: {name} is no JSON object")
         return cls(
             models=tuple(_model_from_json(model) for model in metadata["models"]),
             embedder=EmbedderId(*kernel.embedder),
             top_p=kernel.top_p,
             beta=metadata["beta"],
-            method=metadata.get("method", {}),
+            method=method,
             ood_threshold=metadata.get("ood_threshold"),
             default_policy=None if policy is None else Policy(**policy),
-            report=metadata.get("report", {}),
+            report=report,
             **kernel.tensors(),
         )
 
@@ -213,6 +224,8 @@ def load_kernel(path: str | os.PathLike[str], *, generation: int = 1) -> Kernel:
     """
     file = Path(path)
     try:
+        if file.exists() and not (file.is_file() or file.is_dir()):
+            raise ArtifactError(f"{file}: cannot be read (is no regular file)")
         size = file.stat().st_size
         if size > MAX_BYTES:
             raise ArtifactError(f"{file}: {size} bytes, a router file has at most {MAX_BYTES}")
@@ -256,7 +269,9 @@ def _model_to_json(model: PoolModel) -> dict[str, Json]:
 
 
 def _model_from_json(entry: dict[str, object]) -> PoolModel:
-    return PoolModel(**{**entry, "tags": frozenset(entry.get("tags", ()))})  # type: ignore[call-overload]
+    # Keys that this version does not know are left out, as the kernel does.
+    known = {name: value for name, value in entry.items() if name in PoolModel.__slots__}
+    return PoolModel(**{**known, "tags": frozenset(entry.get("tags", ()))})  # type: ignore[call-overload]
 
 
 def _reason(error: OSError) -> str:

@@ -107,10 +107,7 @@ def calibrate(
     """
     if method not in METHODS:
         raise DataError(f"method {method!r}: wanted one of {', '.join(METHODS)}")
-    if not 0 <= holdout < 1:
-        raise DataError(f"holdout {holdout}: wanted a share from 0 up to, not including, 1")
-    if seed < 0:
-        raise DataError(f"seed {seed}: wanted 0 or more")
+    _check_numbers(holdout, seed=seed, beta=beta, shrinkage=shrinkage)
     _check_counts(outcomes)
     tell = progress or (lambda *_: None)
     loaded = load_embedder(embedder) if isinstance(embedder, str) else embedder
@@ -133,7 +130,9 @@ def calibrate(
     embedder_id = EmbedderId(loaded.name, loaded.dim, loaded.fingerprint)
 
     tell("fit", 0, 2)
-    fitted = _fit(part, settings, seed=seed, embedder=embedder_id, default_policy=default_policy)
+    # A mean cost is read off the frontier, which has to be measured first.
+    first_policy = default_policy and default_policy.replace(max_mean_cost=None)
+    fitted = _fit(part, settings, seed=seed, embedder=embedder_id, default_policy=first_policy)
     # Without a holdout the figures are those of the rows that were fitted, and the report says so.
     measured_rows = holdout_rows if len(holdout_rows) else calibration_rows
     measured_on = _Part(whole.embeddings[measured_rows], whole.outcomes.subset(measured_rows))
@@ -141,6 +140,13 @@ def calibrate(
     evaluation = evaluate(
         Router.from_artifact(fitted, embedder=loaded), measured_on.outcomes, embeddings=measured_on.embeddings
     )
+    if first_policy != default_policy:
+        fitted = replace(fitted, frontier=_frontier_table(evaluation), default_policy=default_policy)
+        evaluation = evaluate(
+            Router.from_artifact(fitted, embedder=loaded),
+            measured_on.outcomes,
+            embeddings=measured_on.embeddings,
+        )
     final = fitted
     if refit and len(holdout_rows):
         final = _fit(whole, settings, seed=seed, embedder=embedder_id, default_policy=default_policy)
@@ -185,6 +191,16 @@ def data_digest(outcomes: Outcomes) -> str:
     for values in (outcomes.scores, outcomes.costs):
         hasher.update(np.where(np.isnan(values), np.nan, values).astype("<f8").tobytes())
     return hasher.hexdigest()
+
+
+def _check_numbers(holdout: float, *, seed: int, beta: float | None, shrinkage: float | None) -> None:
+    if not 0 <= holdout < 1:
+        raise DataError(f"holdout {holdout}: wanted a share from 0 up to, not including, 1")
+    if seed < 0:
+        raise DataError(f"seed {seed}: wanted 0 or more")
+    for name, value in (("beta", beta), ("shrinkage", shrinkage)):
+        if value is not None and not 0 <= value <= float(np.finfo(np.float32).max):
+            raise DataError(f"{name} {value}: wanted a finite number, 0 or more")
 
 
 def _check_counts(outcomes: Outcomes) -> None:

@@ -1,5 +1,6 @@
 """The command line ``centroute``. Exit codes: 0 done, 1 the data or request is at fault, 2 wrong usage."""
 
+import io
 import os
 import sys
 
@@ -11,6 +12,9 @@ __all__ = ["app", "main"]
 
 def main() -> None:
     """Run the command line; errors of the data or request are one line on stderr and exit code 1."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A terminal that cannot show a character gets a question mark, not a traceback.
+        sys.stdout.reconfigure(errors="replace")
     try:
         app()
     except (ArtifactError, DataError, EmbedderError, PolicyError) as error:
@@ -18,11 +22,19 @@ def main() -> None:
         sys.exit(1)
     except BrokenPipeError:
         # The reader of our output went away, as `head` does; what is still buffered goes nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
+        sys.exit(1)
+    except OSError as error:
+        _discard_output()
+        sys.stderr.write(f"centroute: {_one_line(str(error))}\n")
         sys.exit(1)
     except KeyboardInterrupt:
         sys.stderr.write("centroute: stopped\n")
         sys.exit(130)
+
+
+def _discard_output() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _one_line(message: str) -> str:

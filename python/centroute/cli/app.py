@@ -24,7 +24,7 @@ class ClusterCount(click.ParamType[int | None]):
         text = str(value)
         if text == "auto":
             return None
-        if not (text.isascii() and text.isdigit() and int(text) > 0):
+        if not (text.isascii() and text.isdigit() and len(text) < 1000 and int(text) > 0):
             self.fail(f"{text!r} is neither 'auto' nor a whole number above 0", param, ctx)
         return int(text)
 

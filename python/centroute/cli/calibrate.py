@@ -5,6 +5,7 @@ from pathlib import Path
 
 from centroute.calibrate import calibrate
 from centroute.cli import screen
+from centroute.cli.output import refuse_unwritable
 from centroute.datasets import read_outcomes
 from centroute.embedders import load_embedder
 from centroute.errors import ArtifactError
@@ -29,9 +30,9 @@ def run_calibrate(
     started = time.perf_counter()
     # What can be refused at once is refused before the long work.
     policy = parse_policy(default_policy) if default_policy is not None else None
-    if output.is_dir() or not output.absolute().parent.is_dir():
-        why = "it is a folder" if output.is_dir() else f"there is no folder {output.absolute().parent}"
-        raise ArtifactError(f"{output}: cannot be written ({why})")
+    refuse_unwritable(output)
+    if output.exists() and data.exists() and output.samefile(data):
+        raise ArtifactError(f"{output}: cannot be written (it is the data)")
     outcomes = read_outcomes(data)
     loaded = load_embedder(embedder)
     with screen.progress_bar() as progress:
@@ -59,19 +60,7 @@ def run_calibrate(
         f"beta {screen.plain(settings['beta'])}, shrinkage {screen.plain(settings['shrinkage'])}"
     )
     where = "holdout" if report["measured_on"] == "holdout" else "the calibration data itself (no holdout)"
-    show_evaluation(report["evaluation"], f"Measured on {where}")  # type: ignore[arg-type]
+    screen.show_evaluation(report["evaluation"], f"Measured on {where}")  # type: ignore[arg-type]
     screen.out.print(
         f"\nwrote {output} ({output.stat().st_size} bytes) in {time.perf_counter() - started:.1f} s"
     )
-
-
-def show_evaluation(evaluation: screen.Evaluation, title: str) -> None:
-    """Table, frontier and plot of an evaluation."""
-    screen.out.print()
-    screen.out.print(screen.evaluation_table(evaluation, f"{title}, {evaluation['n_queries']} queries"))
-    if (table := screen.frontier_table(evaluation)) is not None:
-        screen.out.print()
-        screen.out.print(table)
-    if (plot := screen.frontier_plot(evaluation)) is not None:
-        screen.out.print()
-        screen.out.print(plot)

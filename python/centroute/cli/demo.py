@@ -7,7 +7,7 @@ from pathlib import Path
 from centroute import Policy, Router
 from centroute.calibrate import calibrate
 from centroute.cli import screen
-from centroute.cli.calibrate import show_evaluation
+from centroute.cli.output import refuse_unwritable
 from centroute.cli.route import explanation
 from centroute.datasets import SYNTHETIC_NOTICE, example_queries, synthetic_outcomes, write_jsonl
 from centroute.embedders import load_embedder
@@ -17,9 +17,11 @@ N_TIMED = 200
 
 def run_demo(output: Path, data: Path | None) -> None:
     """Calibrate, evaluate and route; writes the router file, and the sample where asked."""
+    refuse_unwritable(output)
     outcomes = synthetic_outcomes()
     kinds = ", ".join(sorted(set(outcomes.datasets)))
-    screen.out.print(f"[bold]Synthetic sample[/bold] — {SYNTHETIC_NOTICE}")
+    screen.out.print("Synthetic sample", style="bold")
+    screen.out.print(SYNTHETIC_NOTICE)
     screen.out.print(
         f"{outcomes.n_queries} queries of {len(set(outcomes.datasets))} kinds ({kinds}), "
         f"{outcomes.n_models} models\n"
@@ -37,7 +39,7 @@ def run_demo(output: Path, data: Path | None) -> None:
         f"wrote {output} ({output.stat().st_size} bytes)"
     )
     title = "Measured on the holdout of the synthetic sample"
-    show_evaluation(artifact.report["evaluation"], title)  # type: ignore[arg-type]
+    screen.show_evaluation(artifact.report["evaluation"], title)  # type: ignore[arg-type]
 
     router = Router.load(output, embedder=embedder)
     screen.out.print("\nRouted, quality first:")
@@ -57,11 +59,9 @@ def _route(router: Router, text: str, policy: Policy | None) -> None:
     embedding = router.embed([text])[0]
     total_us = _median_us(lambda: router.route(text, policy=policy))
     kernel_us = _median_us(lambda: router.route_embedding(embedding, policy=policy))
-    screen.out.print(f"› {text}", style="dim", markup=False)
+    screen.out.print(f"› {text}", style="dim")
     screen.out.print(
-        f"{explanation(decision)}; {total_us:.0f} µs from the text, {kernel_us:.1f} µs of it deciding",
-        markup=False,
-        soft_wrap=True,
+        f"{explanation(decision)}; {total_us:.0f} µs from the text, {kernel_us:.1f} µs of it deciding"
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from centroute import Router
 from centroute._atomic import write_atomic
 from centroute.cli import screen
-from centroute.cli.calibrate import show_evaluation
+from centroute.cli.output import refuse_unwritable
 from centroute.cli.policy_flags import PolicyFlags
 from centroute.datasets import read_outcomes
 from centroute.errors import DataError
@@ -18,6 +18,8 @@ def run_evaluate(
     router_file: Path, data: Path, *, json_file: Path | None, embedder: str | None, flags: PolicyFlags
 ) -> None:
     """Measure, print the tables, write the JSON."""
+    if json_file is not None and str(json_file) != "-":
+        refuse_unwritable(json_file)
     router = Router.load(router_file, embedder=embedder)
     policy = flags.policy(router)
     outcomes = read_outcomes(data)
@@ -35,4 +37,4 @@ def run_evaluate(
         screen.warn(
             f"{evaluation['n_left_out']} queries hold nothing the embedder knows and are in no figure"
         )
-    show_evaluation(evaluation, f"{router_file} on {data}")
+    screen.show_evaluation(evaluation, f"{router_file} on {data}")

@@ -14,7 +14,7 @@ from centroute.cli import screen
 def run_inspect(router_file: Path, *, as_json: bool) -> None:
     """Show what a router file holds and how it was made."""
     kernel = load_kernel(router_file)
-    artifact = Artifact.from_kernel(kernel)
+    artifact = Artifact.load(router_file)
     metadata = json.loads(kernel.metadata_json)
     if as_json:
         tensors = {name: list(values.shape) for name, values in kernel.tensors().items()}
@@ -24,13 +24,13 @@ def run_inspect(router_file: Path, *, as_json: bool) -> None:
             **metadata,
             "tensors": tensors,
         }
-        sys.stdout.write(json.dumps(described, indent=1, ensure_ascii=False) + "\n")
+        sys.stdout.write(json.dumps(described, indent=1) + "\n")
         return
     screen.out.print(
         f"{router_file} ({router_file.stat().st_size} bytes, format version {metadata['format_version']})"
     )
     facts = {
-        "written by": f"centroute {metadata['centroute_version']}",
+        "written by": f"centroute {metadata.get('centroute_version', 'unknown')}",
         "embedder": f"{artifact.embedder.name}, dim {artifact.embedder.dim}, "
         f"fingerprint {(artifact.embedder.fingerprint or 'none')[:16]}",
         "clusters": f"{kernel.n_clusters}, top-p {artifact.top_p}, beta {artifact.beta:g}",
@@ -44,17 +44,15 @@ def run_inspect(router_file: Path, *, as_json: bool) -> None:
         "sha256": metadata["sha256"],
     }
     for name, fact in facts.items():
-        screen.out.print(f"  {name:20} {fact}", markup=False, soft_wrap=True)
+        screen.out.print(f"  {name:20} {fact}")
     screen.out.print()
-    screen.out.print(_pool_table(artifact))
+    screen.out.print(_pool_table(artifact), soft_wrap=False)
     evaluation = artifact.report.get("evaluation")
-    if isinstance(evaluation, dict):
+    if isinstance(evaluation, dict) and evaluation.keys() >= screen.TABLE_KEYS:
+        where = artifact.report.get("measured_on", "unknown data")
+        title = f"Measured on {where}, {evaluation['n_queries']} queries"
         screen.out.print()
-        screen.out.print(
-            screen.evaluation_table(
-                evaluation, f"Measured on {artifact.report['measured_on']}, {evaluation['n_queries']} queries"
-            )
-        )
+        screen.out.print(screen.evaluation_table(evaluation, title), soft_wrap=False)
 
 
 def _pool_table(artifact: Artifact) -> Table:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -14,19 +15,16 @@ from centroute.errors import DataError
 def run_route(
     router_file: Path, texts: Sequence[str], *, as_json: bool, embedder: str | None, flags: PolicyFlags
 ) -> None:
-    """Route the texts, or one query a line from stdin; a line at fault is told, and the rest go on."""
+    """Route the texts, or one query a line from stdin; one at fault is told, and the rest go on."""
     router = Router.load(router_file, embedder=embedder)
     policy = flags.policy(router)
-    if texts:
-        for text in texts:
-            _print(router.route(text, policy=policy), text, as_json=as_json)
-        return
-    if sys.stdin.isatty():
+    if not texts and sys.stdin.isatty():
         screen.warn("one query a line; end with Ctrl-D")
+    place = "text" if texts else "stdin line"
     n_faults = 0
-    for number, text in enumerate(_lines(), start=1):
+    for number, text in enumerate(texts or _lines(), start=1):
         try:
-            decision = _route_line(router, text, policy, number)
+            decision = _route_at(router, text, policy, f"{place} {number}")
         except DataError as error:
             n_faults += 1
             screen.warn(str(error))
@@ -69,14 +67,15 @@ def explanation(decision: Decision) -> str:
 
 def _print(decision: Decision, text: str, *, as_json: bool) -> None:
     if as_json:
-        sys.stdout.write(json.dumps(decision_to_json(decision), ensure_ascii=False, allow_nan=False) + "\n")
+        sys.stdout.write(json.dumps(decision_to_json(decision), allow_nan=False) + "\n")
         sys.stdout.flush()
         return
     shown = " ".join(text.split())
     shown = shown if len(shown) <= 76 else shown[:75] + "…"
-    printable = shown.encode("utf-8", "replace").decode()
-    screen.out.print(f"› {printable}", style="dim", markup=False)
-    screen.out.print(explanation(decision), markup=False, soft_wrap=True)
+    # Control characters and lone surrogates are not for terminals.
+    printable = "".join("\ufffd" if unicodedata.category(c) in {"Cc", "Cs"} else c for c in shown)
+    screen.out.print(f"› {printable}", style="dim")
+    screen.out.print(explanation(decision))
 
 
 def _lines() -> Iterator[str]:
@@ -86,8 +85,8 @@ def _lines() -> Iterator[str]:
         yield line.rstrip(b"\r\n").decode("utf-8", "surrogateescape")
 
 
-def _route_line(router: Router, text: str, policy: Policy, number: int) -> Decision:
+def _route_at(router: Router, text: str, policy: Policy, place: str) -> Decision:
     try:
         return router.route(text, policy=policy)
     except DataError as error:
-        raise DataError(f"stdin line {number}: {str(error).removeprefix('text 0 ')}") from None
+        raise DataError(f"{place} {str(error).removeprefix('text 0 ')}") from None

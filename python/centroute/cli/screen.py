@@ -12,9 +12,16 @@ from rich.table import Table
 
 from centroute.artifact import Json
 
-out = Console(highlight=False, soft_wrap=False)
+# Names, paths and queries are shown as they are: no markup, no emoji codes, no wrapping.
+out = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 STEPS = {"embed": "embedding queries", "select": "choosing settings", "fit": "fitting tables"}
+
+TABLE_KEYS = frozenset(
+    {"n_queries", "accuracy", "mean_cost_usd", "best_single", "random", "oracle"}
+    | {"headroom_captured", "interval_95"}
+)
+"""What :func:`evaluation_table` reads."""
 
 Evaluation = Mapping[str, Any]
 """An evaluation in the JSON form of ``Evaluation.to_json``, from a run or from an artifact's report."""
@@ -152,6 +159,18 @@ def frontier_plot(evaluation: Evaluation, *, width: int = 64, height: int = 14) 
         " " * 10 + "● centroute   B best single   O oracle   · one model",
     ]
     return "\n".join(lines)
+
+
+def show_evaluation(evaluation: Evaluation, title: str) -> None:
+    """Table, frontier and plot of an evaluation."""
+    out.print()
+    out.print(evaluation_table(evaluation, f"{title}, {evaluation['n_queries']} queries"), soft_wrap=False)
+    if (table := frontier_table(evaluation)) is not None:
+        out.print()
+        out.print(table, soft_wrap=False)
+    if (plot := frontier_plot(evaluation)) is not None:
+        out.print()
+        out.print(plot)
 
 
 def plain(value: Json) -> str:
