@@ -55,7 +55,7 @@ clean: ## Remove what was built
 	rm -rf $(VENV) target .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 toolchain:
-	@command -v cargo >/dev/null || { echo "centroute needs Rust 1.88 or newer (cargo): see https://rustup.rs" >&2; exit 1; }
+	@command -v cargo >/dev/null || { echo "centroute needs Rust 1.89 or newer (cargo): see https://rustup.rs" >&2; exit 1; }
 	@command -v cc >/dev/null || { echo "centroute needs a C compiler (cc): install gcc or clang" >&2; exit 1; }
 	@command -v $(PYTHON) >/dev/null || { echo "centroute needs Python 3.11 or newer ($(PYTHON))" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -12,9 +12,9 @@ use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use crate::aggregate::Table;
 use crate::error::Error;
 use crate::policy::PolicySpec;
+use crate::simd::serial;
 
 /// The format version that this build reads and `calibrate` writes.
 pub const FORMAT_VERSION: u64 = 1;
@@ -75,6 +75,15 @@ pub struct Metadata {
     pub default_policy: Option<PolicySpec>,
     /// Digest of the file's contents, see [`digest`].
     pub sha256: String,
+}
+
+/// A table `[n_clusters, n_models]` with the row that stands for "no cluster is near".
+#[derive(Clone, Debug)]
+pub struct Table {
+    /// Row-major cells.
+    pub cells: Vec<f32>,
+    /// One value per model: what holds where no cluster is near.
+    pub prior: Vec<f32>,
 }
 
 /// A validated router file.
@@ -195,7 +204,7 @@ impl Artifact {
             }
         }
         for (cluster, centroid) in self.centroids.chunks_exact(dim).enumerate() {
-            let norm = crate::simd::dot_f32(centroid, centroid).sqrt();
+            let norm = serial::dot_f32(centroid, centroid).sqrt();
             if norm.is_nan() || (norm - 1.0).abs() > NORM_TOLERANCE {
                 return Err(Error::TensorValue {
                     name: "centroids",

@@ -1,43 +1,94 @@
-//! Query `[dim]` and centroids `[n_clusters, dim]` in; the `top_p` nearest clusters and their weights out.
+//! Inner products in; the `top_p` nearest clusters of a query, best first, and their weights out.
 //!
 //! Similarity is the cosine: the inner product with the unit centroid over the query's norm. Weights are
 //! `softmax(beta * similarity)` over the chosen clusters. Equal similarities go to the lower cluster id.
 
 use crate::error::Error;
-use crate::simd;
+use crate::simd::{Kernels, LANES, Lanes};
 
-/// The nearest clusters of one query, best first.
-#[derive(Clone, Debug, Default)]
-pub struct Assignment {
-    /// Cluster ids, best first, `top_p` of them.
-    pub cluster_ids: Vec<u32>,
-    /// Softmax weights of the same clusters; they sum to 1.
-    pub weights: Vec<f32>,
-    /// Cosine similarities of the same clusters, descending.
-    pub similarities: Vec<f32>,
+/// The highest inner products so far, descending, in two borrowed slices of length `top_p`.
+#[derive(Debug)]
+pub struct Best<'a> {
+    similarities: &'a mut [f32],
+    ids: &'a mut [u32],
 }
 
-impl Assignment {
-    /// Buffers for `top_p` clusters; no call to [`assign`] allocates after this.
+impl<'a> Best<'a> {
+    /// A view of what is there; see [`Self::reset`].
+    pub fn new(similarities: &'a mut [f32], ids: &'a mut [u32]) -> Self {
+        debug_assert_eq!(similarities.len(), ids.len());
+        Self { similarities, ids }
+    }
+
+    /// Forgets all.
+    pub fn reset(&mut self) {
+        self.similarities.fill(f32::NEG_INFINITY);
+        self.ids.fill(u32::MAX);
+    }
+
+    /// How many are kept.
     #[must_use]
-    pub fn with_capacity(top_p: usize) -> Self {
-        Self {
-            cluster_ids: Vec::with_capacity(top_p + 1),
-            weights: Vec::with_capacity(top_p),
-            similarities: Vec::with_capacity(top_p + 1),
+    #[expect(clippy::len_without_is_empty, reason = "top_p is at least one")]
+    pub fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// The lowest that is kept.
+    #[must_use]
+    #[inline]
+    pub fn worst(&self) -> f32 {
+        self.similarities[self.similarities.len() - 1]
+    }
+
+    /// Keeps a cluster where it is better than the worst. Offered in ascending order of ids, an earlier one keeps
+    /// its place in a tie.
+    #[inline]
+    pub fn offer(&mut self, similarity: f32, id: u32) {
+        let mut place = self.ids.len() - 1;
+        if similarity <= self.similarities[place] {
+            return;
+        }
+        while place > 0 && similarity > self.similarities[place - 1] {
+            self.similarities[place] = self.similarities[place - 1];
+            self.ids[place] = self.ids[place - 1];
+            place -= 1;
+        }
+        self.similarities[place] = similarity;
+        self.ids[place] = id;
+    }
+
+    /// Offers whole panels, of which the first lane is cluster `first`.
+    #[inline]
+    pub fn scan(&mut self, kernels: &Kernels, panels: &[Lanes], first: usize, n_clusters: usize) {
+        for (panel, lanes) in panels.iter().enumerate() {
+            let start = first + panel * LANES;
+            let mut mask = (kernels.above)(lanes, self.worst());
+            // Lanes past the last cluster hold no cluster.
+            if start + LANES > n_clusters {
+                mask &= (1 << (n_clusters - start)) - 1;
+            }
+            while mask != 0 {
+                let lane = mask.trailing_zeros() as usize;
+                mask &= mask - 1;
+                self.offer(lanes.0[lane], (start + lane) as u32);
+            }
         }
     }
 }
 
-/// One over the norm of a query, or what is wrong with it.
-///
-/// `row` is only named in the error.
-pub fn inverse_norm(query: &[f32], row: usize) -> Result<f32, Error> {
-    let squared = simd::dot_f32(query, query);
+/// The norm of a query, or what is wrong with it. `row` is only named in the error.
+#[inline]
+pub fn norm(kernels: &Kernels, query: &[f32], row: usize) -> Result<f32, Error> {
+    let squared = (kernels.dot_f32)(query, query);
     if squared.is_finite() && squared > 0.0 {
-        return Ok(squared.sqrt().recip());
+        return Ok(squared.sqrt());
     }
-    // Finite values whose squares overflow or vanish in f32 are refused too: they are no embeddings.
+    Err(unroutable(query, row, squared))
+}
+
+/// Finite values whose squares overflow or vanish in f32 are refused too: they are no embeddings.
+#[cold]
+fn unroutable(query: &[f32], row: usize, squared: f32) -> Error {
     let what = if query.iter().any(|value| !value.is_finite()) {
         "it holds NaN or infinity"
     } else if squared > 0.0 {
@@ -45,41 +96,46 @@ pub fn inverse_norm(query: &[f32], row: usize) -> Result<f32, Error> {
     } else {
         "its norm is zero"
     };
-    Err(Error::Row { row, what })
+    Error::Row { row, what }
 }
 
-/// Finds the `top_p` nearest clusters of `query` and writes them with their weights into `into`.
-pub fn assign(query: &[f32], inverse_norm: f32, centroids: &[f32], top_p: usize, beta: f32, into: &mut Assignment) {
-    debug_assert_eq!(centroids.len() % query.len(), 0);
-    let Assignment { cluster_ids, weights, similarities } = into;
-    cluster_ids.clear();
-    similarities.clear();
-    for (cluster, centroid) in (0u32..).zip(centroids.chunks_exact(query.len())) {
-        let similarity = simd::dot_f32(query, centroid) * inverse_norm;
-        let full = similarities.len() == top_p;
-        if full && similarities.last().is_some_and(|&worst| similarity <= worst) {
-            continue;
-        }
-        // Strictly greater moves ahead, so that an earlier cluster keeps its place in a tie.
-        let place = similarities.iter().position(|&other| similarity > other).unwrap_or(similarities.len());
-        if full {
-            similarities.pop();
-            cluster_ids.pop();
-        }
-        similarities.insert(place, similarity);
-        cluster_ids.insert(place, cluster);
+/// Turns inner products, descending, into cosines, and writes their softmax weights.
+#[inline]
+pub fn weigh(similarities: &mut [f32], inverse_norm: f32, beta: f32, weights: &mut [f32]) {
+    let mut total = 0.0;
+    let best = similarities[0] * inverse_norm;
+    for (similarity, weight) in similarities.iter_mut().zip(weights.iter_mut()) {
+        *similarity *= inverse_norm;
+        *weight = exp(beta * (*similarity - best));
+        total += *weight;
     }
-    let best = similarities.first().copied().unwrap_or(0.0);
-    weights.clear();
-    weights.extend(similarities.iter().map(|&similarity| (beta * (similarity - best)).exp()));
-    let scale = weights.iter().sum::<f32>().recip();
-    for weight in weights.iter_mut() {
+    let scale = total.recip();
+    for weight in weights {
         *weight *= scale;
     }
 }
 
+/// `e^x` for `x <= 0` within 2e-7 of itself, the same bits on every machine.
+///
+/// `x = n ln 2 + r` with `|r| <= ln 2 / 2`; the Taylor polynomial of degree 7 in `r`, then the exponent.
+#[inline]
+fn exp(x: f32) -> f32 {
+    if x < -87.0 {
+        return 0.0;
+    }
+    let n = (x * std::f32::consts::LOG2_E).round_ties_even();
+    // ln 2 in two parts: the products with the first are exact.
+    let r = (x - n * 0.693_359_4) + n * 2.121_944_4e-4;
+    let mut sum = 1.0 / 5040.0;
+    for coefficient in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
+        sum = sum * r + coefficient;
+    }
+    sum * f32::from_bits((n as i32 + 127).cast_unsigned() << 23)
+}
+
 /// How far the tables are trusted at a similarity: 1 in distribution, falling linearly to 0 at similarity 0.
 #[must_use]
+#[inline]
 pub fn trust(similarity: f32, ood_threshold: Option<f32>) -> f32 {
     match ood_threshold {
         Some(threshold) if similarity < threshold && threshold > 0.0 => (similarity / threshold).max(0.0),
@@ -91,28 +147,50 @@ pub fn trust(similarity: f32, ood_threshold: Option<f32>) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::simd::serial;
 
-    fn top(query: &[f32], centroids: &[f32], top_p: usize, beta: f32) -> Assignment {
-        let mut assignment = Assignment::with_capacity(top_p);
-        let scale = inverse_norm(query, 0).expect("a routable row");
-        assign(query, scale, centroids, top_p, beta, &mut assignment);
-        assignment
+    #[test]
+    fn the_best_are_kept_in_order_and_ties_keep_the_lower_id() {
+        let (mut similarities, mut ids) = ([0.0; 3], [0; 3]);
+        let mut best = Best::new(&mut similarities, &mut ids);
+        best.reset();
+        for (id, similarity) in [0.1, 0.5, 0.5, -0.2, 0.7, 0.5].into_iter().enumerate() {
+            best.offer(similarity, id as u32);
+        }
+        assert_eq!(best.worst(), 0.5);
+        assert_eq!((similarities, ids), ([0.7, 0.5, 0.5], [4, 1, 2]));
     }
 
     #[test]
-    fn nearest_first_and_weights_sum_to_one() {
-        let centroids = [1.0, 0.0, 0.0, 1.0, 0.6, 0.8];
-        let found = top(&[0.0, 2.0], &centroids, 2, 9.0);
-        assert_eq!(found.cluster_ids, [1, 2]);
-        assert!((found.similarities[0] - 1.0).abs() < 1e-6);
-        assert!((found.weights.iter().sum::<f32>() - 1.0).abs() < 1e-6);
-        assert!((found.weights[1] / found.weights[0] - (9.0f32 * -0.2).exp()).abs() < 1e-5);
+    fn lanes_past_the_last_cluster_are_no_clusters() {
+        let (mut similarities, mut ids) = ([0.0; 4], [0; 4]);
+        let mut best = Best::new(&mut similarities, &mut ids);
+        best.reset();
+        let mut lanes = [Lanes([0.0; LANES]); 2];
+        lanes[0].0 = [-0.5; LANES];
+        lanes[1].0[1] = -0.25;
+        lanes[1].0[0] = -0.75;
+        best.scan(&serial::KERNELS, &lanes, 0, 18);
+        assert_eq!(ids, [17, 0, 1, 2]);
     }
 
     #[test]
-    fn equal_similarities_go_to_the_lower_id() {
-        let centroids = [1.0, 0.0, 1.0, 0.0, 1.0, 0.0];
-        assert_eq!(top(&[1.0, 0.0], &centroids, 2, 9.0).cluster_ids, [0, 1]);
+    fn weights_are_the_softmax_of_the_cosines() {
+        let (mut similarities, mut weights) = ([2.0, 1.6], [0.0; 2]);
+        weigh(&mut similarities, 0.5, 9.0, &mut weights);
+        assert_eq!(similarities, [1.0, 0.8]);
+        assert!((weights[0] + weights[1] - 1.0).abs() < 1e-6);
+        assert!((weights[1] / weights[0] - (9.0f32 * -0.2).exp()).abs() < 1e-6);
+    }
+
+    #[test]
+    fn exp_is_the_exponential() {
+        for step in 0..2_000_000 {
+            let x = -100.0 * step as f32 / 2e6;
+            let (got, wanted) = (exp(x), f64::from(x).exp());
+            assert!((f64::from(got) - wanted).abs() <= 2e-7 * wanted + 2e-38, "exp({x}) = {got}, wanted {wanted}");
+        }
+        assert_eq!((exp(0.0), exp(-1000.0), exp(f32::MIN)), (1.0, 0.0, 0.0));
     }
 
     #[test]
@@ -123,7 +201,7 @@ mod tests {
             ([f32::INFINITY, 1.0], "NaN"),
             ([f32::MAX, 1.0], "overflows"),
         ] {
-            let error = inverse_norm(&query, 7).expect_err("must be refused").to_string();
+            let error = norm(&serial::KERNELS, &query, 7).expect_err("must be refused").to_string();
             assert!(error.contains("row 7") && error.contains(what), "{error}");
         }
     }

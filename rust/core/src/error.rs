@@ -90,6 +90,16 @@ pub enum Error {
         /// The range that holds.
         wanted: &'static str,
     },
+    /// A number of one row of a batch is outside its range.
+    #[error("policy {field} of row {row}: {value} is out of range")]
+    RowNumber {
+        /// Field of the policy.
+        field: &'static str,
+        /// Row number from zero.
+        row: usize,
+        /// The offending value.
+        value: f32,
+    },
     /// More than one objective was given.
     #[error("policy: {0} and {1} exclude each other; give one objective")]
     PolicyConflict(&'static str, &'static str),
@@ -121,6 +131,9 @@ pub enum Error {
         /// Why it cannot be met.
         why: String,
     },
+    /// A requirement on the context length holds no number.
+    #[error("policy require: {0:?}, wanted context>=N with a whole number N")]
+    Requirement(String),
     /// The limits left no model.
     #[error("no model is left: {0}")]
     NoCandidate(String),
@@ -141,10 +154,12 @@ impl Error {
             | Self::Digest { .. } => ErrorKind::Artifact,
             Self::Dim { .. } | Self::Row { .. } => ErrorKind::Data,
             Self::PolicyValue { .. }
+            | Self::RowNumber { .. }
             | Self::PolicyConflict(..)
             | Self::UnknownModel { .. }
             | Self::CostUnknown { .. }
             | Self::Budget { .. }
+            | Self::Requirement(_)
             | Self::NoCandidate(_) => ErrorKind::Policy,
         }
     }

@@ -221,9 +221,7 @@ impl PolicySpec {
         for requirement in self.require.iter().flatten() {
             let limit = format!("require {requirement}");
             if let Some(tokens) = requirement.strip_prefix("context>=") {
-                let tokens: u64 = tokens.trim().parse().map_err(|_| {
-                    Error::NoCandidate(format!("require '{requirement}': wanted context>=N with a whole number N"))
-                })?;
+                let tokens: u64 = tokens.trim().parse().map_err(|_| Error::Requirement(requirement.clone()))?;
                 exclude(&limit, &|model| {
                     artifact.metadata.models[model].context_length.is_some_and(|length| length >= tokens)
                 });

@@ -1,43 +1,75 @@
-//! A validated artifact and a query embedding in; a [`Choice`] out, through assign, aggregate and decide.
+//! A validated artifact and query embeddings in; decisions out, through assign, aggregate and decide.
 
-use crate::aggregate::{Table, aggregate};
-use crate::artifact::Artifact;
-use crate::assign::{Assignment, assign, inverse_norm, trust};
-use crate::decide::{Candidates, Choice, utilities};
+use crate::aggregate::PairedTables;
+use crate::artifact::{Artifact, Table};
+use crate::assign::{Best, norm, trust, weigh};
+use crate::centroids::{Centroids, Precision, QUERIES_PER_BLOCK, SearchScratch};
+use crate::decide::{Candidates, Choice, exclude, exclude_dearer, utilities};
 use crate::error::Error;
 use crate::policy::{Objective, Policy, PolicySpec};
+use crate::simd::Isa;
 
 /// A router ready to decide. Immutable, so that any number of threads may share it.
 #[derive(Debug)]
 pub struct Router {
     artifact: Artifact,
-    /// Quality normalised per cluster: `(q - min) / (max - min)` over the pool.
-    normalized_quality: Table,
-    /// Cheapness normalised per cluster: `1 - cost / max cost` over the pool.
-    normalized_cheapness: Table,
+    centroids: Centroids,
+    /// Quality and cost.
+    predicted: PairedTables,
+    /// Quality scaled to 0..1 over the pool in each cluster, and `1 - cost / max cost`.
+    normalized: PairedTables,
 }
 
-/// Buffers of one thread; after the first query no step allocates.
+/// Buffers of one thread; once they fit, no step allocates.
 #[derive(Clone, Debug, Default)]
 pub struct Scratch {
-    /// The clusters of the latest query.
-    pub assignment: Assignment,
-    /// Predicted quality by model id.
-    pub quality: Vec<f32>,
-    /// Predicted cost by model id.
-    pub cost: Vec<f32>,
-    /// Utility by model id; NaN for models that are no candidates.
-    pub utility: Vec<f32>,
-    normalized: (Vec<f32>, Vec<f32>),
+    /// Ids of the nearest clusters, best first, `top_p` a query.
+    cluster_ids: Vec<u32>,
+    /// Their cosine similarities.
+    similarities: Vec<f32>,
+    /// Norms of the queries of a block.
+    norms: Vec<f32>,
+    /// Softmax weights of the latest query's clusters.
+    weights: Vec<f32>,
+    /// Rows that are blended, and their weights times trust; the prior's row last.
+    blended: (Vec<u32>, Vec<f32>),
+    /// Predicted quality, then cost, by model id.
+    predicted: Vec<f32>,
+    normalized: Vec<f32>,
+    utility: Vec<f32>,
+    search: SearchScratch,
+}
+
+/// What the latest query of a [`Scratch`] was blended from.
+#[derive(Clone, Copy, Debug)]
+pub struct Assigned<'a> {
+    /// Cluster ids, best first.
+    pub cluster_ids: &'a [u32],
+    /// Softmax weights of the same clusters; they sum to 1.
+    pub weights: &'a [f32],
+}
+
+/// What one row of a batch asks for beyond the policy of all.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RowPolicy<'a> {
+    /// Takes the place of the policy's objective.
+    pub objective: Option<Objective>,
+    /// Excludes further models, by model id.
+    pub allowed: Option<&'a [bool]>,
 }
 
 impl Router {
-    /// Reads and validates a router file.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
-        let artifact = Artifact::from_bytes(bytes)?;
+    /// Lays out a validated artifact for an instruction set and a search precision.
+    pub fn new(mut artifact: Artifact, precision: Precision, isa: Isa) -> Result<Self, Error> {
+        let n_models = artifact.n_models();
+        let rows = std::mem::take(&mut artifact.centroids);
         let router = Self {
-            normalized_quality: normalize(&artifact.quality, artifact.n_models(), quality_min_max),
-            normalized_cheapness: normalize(&artifact.cost, artifact.n_models(), cheapness_by_max),
+            centroids: Centroids::new(rows, artifact.dim(), precision, isa),
+            predicted: PairedTables::new(&artifact.quality, &artifact.cost),
+            normalized: PairedTables::new(
+                &normalize(&artifact.quality, n_models, quality_min_max),
+                &normalize(&artifact.cost, n_models, cheapness_by_max),
+            ),
             artifact,
         };
         // A default that cannot be compiled would fail every request that relies on it.
@@ -45,10 +77,22 @@ impl Router {
         Ok(router)
     }
 
-    /// What was loaded.
+    /// What was loaded; its centroids are in [`Self::centroids`].
     #[must_use]
     pub fn artifact(&self) -> &Artifact {
         &self.artifact
+    }
+
+    /// The centroids.
+    #[must_use]
+    pub fn centroids(&self) -> &Centroids {
+        &self.centroids
+    }
+
+    /// Clusters blended for a query.
+    #[must_use]
+    pub fn top_p(&self) -> usize {
+        self.artifact.metadata.top_p
     }
 
     /// Binds a request's policy to this pool.
@@ -56,65 +100,121 @@ impl Router {
         spec.compile(&self.artifact)
     }
 
-    /// Buffers that fit this router.
-    #[must_use]
-    pub fn scratch(&self) -> Scratch {
-        let zeros = vec![0.0; self.artifact.n_models()];
-        Scratch {
-            assignment: Assignment::with_capacity(self.artifact.metadata.top_p),
-            quality: zeros.clone(),
-            cost: zeros.clone(),
-            utility: zeros.clone(),
-            normalized: (zeros.clone(), zeros),
-        }
-    }
-
-    /// Fits buffers that were made for another router, without allocating when they fit already.
-    fn fit(&self, scratch: &mut Scratch) {
-        let n_models = self.artifact.n_models();
-        let (quality_part, cost_part) = &mut scratch.normalized;
-        for buffer in [&mut scratch.quality, &mut scratch.cost, &mut scratch.utility, quality_part, cost_part] {
-            buffer.resize(n_models, 0.0);
-        }
-    }
-
-    /// Assigns one query and blends quality and cost into `scratch`; returns the trust in the tables.
-    ///
-    /// `row` is only named in errors.
-    pub fn predict(&self, query: &[f32], row: usize, scratch: &mut Scratch) -> Result<f32, Error> {
-        let Artifact { metadata, centroids, quality, cost, .. } = &self.artifact;
-        if query.len() != self.artifact.dim() {
-            return Err(Error::Dim { got: query.len(), wanted: self.artifact.dim() });
-        }
-        self.fit(scratch);
-        let inverse = inverse_norm(query, row)?;
-        assign(query, inverse, centroids, metadata.top_p, metadata.beta, &mut scratch.assignment);
-        let trust = trust(scratch.assignment.similarities[0], metadata.ood_threshold);
-        aggregate(&scratch.assignment, trust, quality, &mut scratch.quality);
-        aggregate(&scratch.assignment, trust, cost, &mut scratch.cost);
-        Ok(trust)
+    /// Fits buffers to this router and a number of queries at a time, without allocating when they fit already.
+    fn fit(&self, scratch: &mut Scratch, n_queries: usize) {
+        let (n_models, top_p) = (self.artifact.n_models(), self.top_p());
+        scratch.cluster_ids.resize(n_queries * top_p, 0);
+        scratch.similarities.resize(n_queries * top_p, 0.0);
+        scratch.norms.resize(n_queries, 0.0);
+        scratch.weights.resize(top_p, 0.0);
+        scratch.predicted.resize(2 * n_models, 0.0);
+        scratch.normalized.resize(2 * n_models, 0.0);
+        scratch.utility.resize(n_models, 0.0);
     }
 
     /// Decides one query `[dim]`; `scratch` keeps the numbers behind the choice.
-    ///
-    /// `row` is only named in errors.
-    pub fn route(&self, query: &[f32], row: usize, policy: &Policy, scratch: &mut Scratch) -> Result<Choice, Error> {
-        let trust = self.predict(query, row, scratch)?;
-        let Scratch { assignment, quality, cost, utility, normalized } = scratch;
-        if matches!(policy.objective, Objective::Alpha(_)) {
-            aggregate(assignment, trust, &self.normalized_quality, &mut normalized.0);
-            aggregate(assignment, trust, &self.normalized_cheapness, &mut normalized.1);
-        }
-        utilities(policy, quality, cost, (&normalized.0, &normalized.1), utility);
+    pub fn route(&self, query: &[f32], policy: &Policy, scratch: &mut Scratch) -> Result<Choice, Error> {
+        self.search_one(query, scratch)?;
+        self.decide(0, 0, policy, RowPolicy::default(), scratch)
+    }
 
-        let similarity = assignment.similarities[0];
+    /// Predicts quality and cost of every model for one query; [`Scratch::quality`] and [`Scratch::cost`] hold them.
+    pub fn predict(&self, query: &[f32], scratch: &mut Scratch) -> Result<(), Error> {
+        self.search_one(query, scratch)?;
+        self.blend(0, scratch);
+        Ok(())
+    }
+
+    fn search_one(&self, query: &[f32], scratch: &mut Scratch) -> Result<(), Error> {
+        self.check_dim(query.len())?;
+        self.fit(scratch, 1);
+        let norm = norm(self.centroids.kernels(), query, 0)?;
+        let mut best = Best::new(&mut scratch.similarities, &mut scratch.cluster_ids);
+        best.reset();
+        self.centroids.search(query, norm, &mut best, &mut scratch.search);
+        scratch.norms[0] = norm;
+        Ok(())
+    }
+
+    /// Calls `each(row, scratch)` for every row of `queries` once its clusters are known; `first_row` is the number
+    /// of the first, for `each` and for errors.
+    pub(crate) fn for_each_row(
+        &self,
+        queries: &[f32],
+        first_row: usize,
+        scratch: &mut Scratch,
+        mut each: impl FnMut(usize, usize, &mut Scratch) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let dim = self.centroids.dim();
+        for (block, queries) in queries.chunks(QUERIES_PER_BLOCK * dim).enumerate() {
+            let first_row = first_row + block * QUERIES_PER_BLOCK;
+            self.fit(scratch, queries.len() / dim);
+            for (place, query) in queries.chunks_exact(dim).enumerate() {
+                scratch.norms[place] = norm(self.centroids.kernels(), query, first_row + place)?;
+            }
+            let Scratch { similarities, cluster_ids, search, .. } = scratch;
+            Best::new(similarities, cluster_ids).reset();
+            self.centroids.search_block(queries, similarities, cluster_ids, search);
+            for place in 0..queries.len() / dim {
+                each(first_row + place, place, scratch)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Blends quality and cost for the query at `place` of the scratch; returns the similarity and the trust.
+    pub(crate) fn blend(&self, place: usize, scratch: &mut Scratch) -> (f32, f32) {
+        let metadata = &self.artifact.metadata;
+        let range = place * metadata.top_p..(place + 1) * metadata.top_p;
+        let Scratch { cluster_ids, similarities, norms, weights, blended, predicted, .. } = scratch;
+        let similarities = &mut similarities[range.clone()];
+        weigh(similarities, norms[place].recip(), metadata.beta, weights);
+        let trust = trust(similarities[0], metadata.ood_threshold);
+        let (ids, shares) = blended;
+        ids.clear();
+        ids.extend_from_slice(&cluster_ids[range]);
+        shares.clear();
+        if trust < 1.0 {
+            shares.extend(weights.iter().map(|weight| trust * weight));
+            ids.push(self.predicted.prior_id());
+            shares.push(1.0 - trust);
+        } else {
+            shares.extend_from_slice(weights);
+        }
+        (self.centroids.kernels().blend)(self.predicted.rows(), ids, shares, predicted);
+        (similarities[0], trust)
+    }
+
+    /// Decides the query at `place` of the scratch, whose clusters are known. `row` is only named in errors.
+    pub(crate) fn decide(
+        &self,
+        row: usize,
+        place: usize,
+        policy: &Policy,
+        own: RowPolicy<'_>,
+        scratch: &mut Scratch,
+    ) -> Result<Choice, Error> {
+        let (similarity, _) = self.blend(place, scratch);
+        let Scratch { blended, predicted, normalized, utility, .. } = scratch;
+        let objective = own.objective.unwrap_or(policy.objective);
+        if matches!(objective, Objective::Alpha(_)) {
+            (self.centroids.kernels().blend)(self.normalized.rows(), &blended.0, &blended.1, normalized);
+        }
+        let (quality, cost) = predicted.split_at(utility.len());
+        utilities(objective, quality, cost, normalized, utility);
+        for allowed in [policy.allowed.as_deref(), own.allowed].into_iter().flatten() {
+            exclude(allowed, utility);
+        }
+        if let Some(max_cost) = policy.max_cost {
+            exclude_dearer(max_cost, cost, utility);
+        }
         let in_distribution = self.artifact.metadata.ood_threshold.is_none_or(|threshold| similarity >= threshold);
-        let best = Candidates { quality, cost, utility }.best(policy.objective);
+        let best = Candidates { quality, cost, utility }.best(objective);
         let (model, margin) = match (policy.fallback, best) {
             (Some(fallback), _) if !in_distribution => (fallback as usize, f32::NAN),
             (_, Some(best)) => best,
             (Some(fallback), None) => (fallback as usize, f32::NAN),
-            (None, None) => return Err(self.no_candidate(policy, row, cost)),
+            (None, None) => return Err(self.no_candidate(row, policy, own, cost)),
         };
         Ok(Choice {
             model_id: model as u32,
@@ -126,32 +226,62 @@ impl Router {
         })
     }
 
-    /// All candidates of the query last decided with this `scratch`, best first; the chosen one leads.
-    #[must_use]
-    pub fn ranking(&self, policy: &Policy, choice: &Choice, scratch: &Scratch) -> Vec<u32> {
-        let Scratch { quality, cost, utility, .. } = scratch;
-        let mut ranking = Candidates { quality, cost, utility }.ranking(policy.objective);
-        if ranking.first() != Some(&choice.model_id) {
-            // The fallback was taken.
-            ranking.retain(|&model| model != choice.model_id);
-            ranking.insert(0, choice.model_id);
-        }
-        ranking
+    /// An error unless rows have the width of the centroids.
+    pub fn check_dim(&self, got: usize) -> Result<(), Error> {
+        let wanted = self.centroids.dim();
+        if got == wanted { Ok(()) } else { Err(Error::Dim { got, wanted }) }
     }
 
-    /// Only `max_cost` depends on the query; the other limits were checked when the policy was compiled.
+    /// Only `max_cost` and a row's own mask depend on the query; the rest was checked when compiling.
     #[cold]
-    fn no_candidate(&self, policy: &Policy, row: usize, cost: &[f32]) -> Error {
-        let allowed = |model: usize| policy.allowed.as_ref().is_none_or(|allowed| allowed[model]);
-        let too_dear: Vec<String> = (0..cost.len())
-            .filter(|&model| allowed(model))
+    fn no_candidate(&self, row: usize, policy: &Policy, own: RowPolicy<'_>, cost: &[f32]) -> Error {
+        let allowed = |model: usize| {
+            policy.allowed.as_ref().is_none_or(|allowed| allowed[model])
+                && own.allowed.is_none_or(|allowed| allowed[model])
+        };
+        let left: Vec<usize> = (0..cost.len()).filter(|&model| allowed(model)).collect();
+        if left.is_empty() {
+            return Error::NoCandidate(format!("row {row}: the row's own allow leaves none that the policy allows"));
+        }
+        let too_dear: Vec<String> = left
+            .into_iter()
             .map(|model| format!("{} ({:.3e})", self.artifact.model_name(model), cost[model]))
             .collect();
-        Error::NoCandidate(format!(
-            "row {row}: max_cost {:.3e} USD excludes {}",
-            policy.max_cost.unwrap_or(f32::NAN),
-            too_dear.join(", ")
-        ))
+        let limit = policy.max_cost.unwrap_or(f32::NAN);
+        Error::NoCandidate(format!("row {row}: max_cost {limit:.3e} USD excludes {}", too_dear.join(", ")))
+    }
+}
+
+impl Scratch {
+    /// The clusters of the query last decided, when it was the only one or the first of its block.
+    #[must_use]
+    pub fn assigned(&self) -> Assigned<'_> {
+        Assigned { cluster_ids: &self.cluster_ids[..self.weights.len()], weights: &self.weights }
+    }
+
+    /// The clusters of the query at `place` of a block, which was the last to be decided.
+    #[must_use]
+    pub(crate) fn assigned_at(&self, place: usize) -> Assigned<'_> {
+        let top_p = self.weights.len();
+        Assigned { cluster_ids: &self.cluster_ids[place * top_p..][..top_p], weights: &self.weights }
+    }
+
+    /// Predicted quality by model id of the latest query.
+    #[must_use]
+    pub fn quality(&self) -> &[f32] {
+        &self.predicted[..self.predicted.len() / 2]
+    }
+
+    /// Utility by model id of the latest query.
+    #[must_use]
+    pub fn utility(&self) -> &[f32] {
+        &self.utility
+    }
+
+    /// Predicted cost by model id of the latest query, NaN when unknown.
+    #[must_use]
+    pub fn cost(&self) -> &[f32] {
+        &self.predicted[self.predicted.len() / 2..]
     }
 }
 

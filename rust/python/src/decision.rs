@@ -2,35 +2,35 @@
 
 use std::sync::Arc;
 
-use centroute_core::{Batch, Choice};
+use centroute_core::decide::Candidates;
+use centroute_core::{Batch, Choice, Scratch, policy};
 use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods};
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyString, PyTuple};
 
 /// Model names as Python strings, shared by all decisions of one kernel.
-pub type Names = Arc<[Py<PyString>]>;
+pub type Pool = Arc<[Py<PyString>]>;
 
 /// The model chosen for one query and why.
 #[pyclass(frozen, module = "centroute")]
 pub struct Decision {
-    names: Names,
+    pool: Pool,
+    policy: Arc<policy::Policy>,
     choice: Choice,
     clusters: Box<[(u32, f32)]>,
-    ranking: Box<[u32]>,
+    /// Quality, cost and utility by model id, one after another.
+    candidates: Box<[f32]>,
     #[pyo3(get)]
     generation: u64,
 }
 
 impl Decision {
-    /// Puts a choice together with what explains it.
-    pub fn new(
-        names: Names,
-        choice: Choice,
-        clusters: Box<[(u32, f32)]>,
-        ranking: Box<[u32]>,
-        generation: u64,
-    ) -> Self {
-        Self { names, choice, clusters, ranking, generation }
+    /// Puts a choice together with the numbers behind it.
+    pub fn new(pool: Pool, policy: Arc<policy::Policy>, choice: Choice, scratch: &Scratch, generation: u64) -> Self {
+        let assigned = scratch.assigned();
+        let clusters = assigned.cluster_ids.iter().copied().zip(assigned.weights.iter().copied()).collect();
+        let candidates = [scratch.quality(), scratch.cost(), scratch.utility()].concat().into_boxed_slice();
+        Self { pool, policy, choice, clusters, candidates, generation }
     }
 }
 
@@ -44,7 +44,7 @@ impl Decision {
     /// Name of the chosen model.
     #[getter]
     fn model<'py>(&self, py: Python<'py>) -> &Bound<'py, PyString> {
-        self.names[self.choice.model_id as usize].bind(py)
+        self.pool[self.choice.model_id as usize].bind(py)
     }
 
     /// Index of the chosen model in the pool.
@@ -92,7 +92,10 @@ impl Decision {
     /// Names of all candidates, best first.
     #[getter]
     fn ranking<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
-        PyTuple::new(py, self.ranking.iter().map(|&model| self.names[model as usize].bind(py)))
+        let (quality, rest) = self.candidates.split_at(self.pool.len());
+        let (cost, utility) = rest.split_at(self.pool.len());
+        let ranking = Candidates { quality, cost, utility }.ranking(self.policy.objective, self.choice.model_id);
+        PyTuple::new(py, ranking.iter().map(|&model| self.pool[model as usize].bind(py)))
     }
 
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
@@ -113,7 +116,7 @@ impl Decision {
 /// The decisions of a batch as arrays, one row a query.
 #[pyclass(frozen, module = "centroute")]
 pub struct DecisionBatch {
-    names: Names,
+    pool: Pool,
     /// Chosen model ids, int32 `[n]`.
     #[pyo3(get)]
     model_ids: Py<PyArray1<i32>>,
@@ -145,10 +148,10 @@ pub struct DecisionBatch {
 
 impl DecisionBatch {
     /// Hands the arrays over to Python without a copy.
-    pub fn new(py: Python<'_>, names: Names, batch: Batch, top_p: usize, generation: u64) -> PyResult<Self> {
+    pub fn new(py: Python<'_>, pool: Pool, batch: Batch, top_p: usize, generation: u64) -> PyResult<Self> {
         let shape = [batch.model_ids.len(), top_p];
         Ok(Self {
-            names,
+            pool,
             model_ids: batch.model_ids.into_pyarray(py).unbind(),
             quality: batch.quality.into_pyarray(py).unbind(),
             cost: batch.cost.into_pyarray(py).unbind(),
@@ -168,7 +171,7 @@ impl DecisionBatch {
     #[getter]
     fn models<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let model_ids = self.model_ids.bind(py).readonly();
-        let names = model_ids.as_slice()?.iter().map(|&model| self.names[model.cast_unsigned() as usize].bind(py));
+        let names = model_ids.as_slice()?.iter().map(|&model| self.pool[model.cast_unsigned() as usize].bind(py));
         PyList::new(py, names)
     }
 

@@ -16,7 +16,7 @@ mod _kernel {
     #[pymodule_export]
     use super::decision::{Decision, DecisionBatch};
     #[pymodule_export]
-    use super::kernel::Kernel;
+    use super::kernel::{Kernel, simd};
     #[pymodule_export]
     use super::policy::Policy;
 

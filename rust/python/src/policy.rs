@@ -26,6 +26,11 @@ pub struct Policy {
 }
 
 impl Policy {
+    /// What the request states.
+    pub fn spec(&self) -> &PolicySpec {
+        &self.spec
+    }
+
     /// The policy bound to `kernel`; compiled at its first use there.
     pub fn compile(&self, kernel: &Kernel) -> PyResult<Arc<policy::Policy>> {
         let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);

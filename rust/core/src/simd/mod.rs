@@ -1,5 +1,278 @@
-//! The inner loops over floats. Today one portable version; instruction sets stand beside it, one file each.
+//! The inner loops over floats and bytes, one file an instruction set, chosen once at run time.
+//!
+//! Centroids lie in groups of up to [`GROUP_PANELS`] panels of [`LANES`]: vector `d * n_panels + p` of a group holds
+//! dimension `d` of its centroids `16 p` to `16 p + 15`, so that one vector load serves sixteen centroids, no sum
+//! crosses lanes, and a group is read from its begin to its end. Every similarity is accumulated over the dimensions
+//! in ascending order in one lane: one query or a tile of them, alone or in a batch, on one thread or many, the bits
+//! are the same.
+//!
+//! `unsafe` stands in this folder alone. Every file offers the functions of [`serial`] with the same
+//! signatures and is tested against it.
 
 pub mod serial;
 
-pub use serial::{add_scaled_f32, dot_f32};
+#[cfg(target_arch = "x86_64")]
+pub mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub mod avx512;
+#[cfg(target_arch = "aarch64")]
+pub mod neon;
+
+/// Centroids in one panel.
+pub const LANES: usize = 16;
+/// Panels in a group; the last group has fewer where the clusters end.
+pub const GROUP_PANELS: usize = 4;
+/// Centroids in a whole group.
+pub const GROUP_CLUSTERS: usize = GROUP_PANELS * LANES;
+/// Queries that one tile covers.
+pub const TILE_QUERIES: usize = 6;
+/// Dimensions that share one 32-bit lane of a byte panel.
+pub const BYTES_PER_LANE: usize = 4;
+
+/// One dimension of sixteen centroids.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C, align(64))]
+pub struct Lanes(pub [f32; LANES]);
+
+/// One dimension of sixteen centroids as IEEE half-precision bits.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C, align(32))]
+pub struct HalfLanes(pub [u16; LANES]);
+
+/// Four dimensions of sixteen centroids, the four of one centroid side by side.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub struct ByteLanes(pub [[i8; BYTES_PER_LANE]; LANES]);
+
+/// Similarities of one query to a group.
+pub type GroupLanes = [Lanes; GROUP_PANELS];
+/// Similarities of up to [`TILE_QUERIES`] queries to a group.
+pub type Tile = [GroupLanes; TILE_QUERIES];
+
+/// An instruction set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isa {
+    /// Portable code.
+    Serial,
+    /// AVX2, FMA and F16C (x86-64).
+    Avx2,
+    /// AVX-512 F, BW, VL and VNNI, with what AVX2 has (x86-64).
+    Avx512,
+    /// NEON (aarch64).
+    Neon,
+}
+
+impl Isa {
+    /// All names, the widest first.
+    pub const ALL: [Self; 4] = [Self::Avx512, Self::Avx2, Self::Neon, Self::Serial];
+
+    /// The widest instruction set of this machine.
+    #[must_use]
+    pub fn detect() -> Self {
+        Self::ALL.into_iter().find(|isa| isa.is_available()).unwrap_or(Self::Serial)
+    }
+
+    /// Whether this machine has it.
+    #[must_use]
+    pub fn is_available(self) -> bool {
+        match self {
+            Self::Serial => true,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => avx2::is_available(),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => avx512::is_available(),
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => true,
+            _ => false,
+        }
+    }
+
+    /// Its name in lower case.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Serial => "serial",
+            Self::Avx2 => "avx2",
+            Self::Avx512 => "avx512",
+            Self::Neon => "neon",
+        }
+    }
+
+    /// The loops of this instruction set; the portable ones where the machine lacks it.
+    #[must_use]
+    pub fn kernels(self) -> &'static Kernels {
+        if !self.is_available() {
+            return &serial::KERNELS;
+        }
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => &avx2::KERNELS,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => &avx512::KERNELS,
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => &neon::KERNELS,
+            _ => &serial::KERNELS,
+        }
+    }
+}
+
+/// The inner loops of one instruction set.
+#[derive(Debug)]
+pub struct Kernels {
+    /// Inner product of two slices of equal length.
+    pub dot_f32: fn(&[f32], &[f32]) -> f32,
+    /// Inner products of one query `[dim]` with a group; `out.len()` is the group's number of panels.
+    pub group_f32: fn(query: &[f32], group: &[Lanes], out: &mut [Lanes]),
+    /// The same for a group of half-precision values.
+    pub group_f16: fn(query: &[f32], group: &[HalfLanes], out: &mut [Lanes]),
+    /// Inner products of a query of unsigned bytes, `dim` rounded up to fours, with a group of signed bytes.
+    pub group_i8: fn(query: &[u8], group: &[ByteLanes], out: &mut [[i32; LANES]]),
+    /// Inner products of 1 to [`TILE_QUERIES`] rows `[n, dim]` with a group.
+    pub tile_f32: fn(queries: &[f32], dim: usize, group: &[Lanes], out: &mut Tile),
+    /// Writes a query as unsigned bytes around 128 and returns the value of one unit and the distance to the query.
+    pub quantize: fn(query: &[f32], out: &mut [u8]) -> (f32, f32),
+    /// Bit `l` is set where lane `l` exceeds the threshold.
+    pub above: fn(&Lanes, threshold: f32) -> u32,
+    /// `into[m] = sum_i weights[i] * rows[ids[i]][m]` over rows of `into.len()` values.
+    pub blend: fn(rows: &[f32], ids: &[u32], weights: &[f32], into: &mut [f32]),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values(n: usize, seed: u32) -> Vec<f32> {
+        let mut state = u64::from(seed) * 2_654_435_761 + 1;
+        (0..n)
+            .map(|_| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                (state >> 40) as f32 / (1u64 << 24) as f32 - 0.5
+            })
+            .collect()
+    }
+
+    fn close(left: f32, right: f32) -> bool {
+        (left - right).abs() <= 1e-4 * (1.0 + right.abs())
+    }
+
+    fn available() -> impl Iterator<Item = Isa> {
+        Isa::ALL.into_iter().filter(|isa| isa.is_available())
+    }
+
+    const DIMS: [usize; 12] = [1, 3, 7, 15, 16, 17, 31, 33, 64, 65, 256, 384];
+
+    #[test]
+    fn every_instruction_set_equals_the_portable_loops() {
+        for isa in available() {
+            let kernels = isa.kernels();
+            for dim in DIMS {
+                let (left, right) = (values(dim, 1), values(dim, 2));
+                assert!(close((kernels.dot_f32)(&left, &right), serial::dot_f32(&left, &right)), "{isa:?} dot {dim}");
+
+                for n_panels in 1..=GROUP_PANELS {
+                    let panels: Vec<Lanes> =
+                        values(n_panels * dim * LANES, 3).as_chunks().0.iter().map(|&lanes| Lanes(lanes)).collect();
+                    let mut got = vec![Lanes::default(); n_panels];
+                    let mut wanted = got.clone();
+                    (kernels.group_f32)(&left, &panels, &mut got);
+                    serial::group_f32(&left, &panels, &mut wanted);
+                    for (got, wanted) in got.iter().zip(&wanted) {
+                        assert!(got.0.iter().zip(wanted.0).all(|(&got, wanted)| close(got, wanted)), "{isa:?} {dim}");
+                    }
+
+                    let halves: Vec<HalfLanes> =
+                        panels.iter().map(|lanes| HalfLanes(lanes.0.map(serial::f16_from_f32))).collect();
+                    (kernels.group_f16)(&left, &halves, &mut got);
+                    serial::group_f16(&left, &halves, &mut wanted);
+                    for (got, wanted) in got.iter().zip(&wanted) {
+                        assert!(got.0.iter().zip(wanted.0).all(|(&got, wanted)| close(got, wanted)), "{isa:?} f16");
+                    }
+
+                    let n_vectors = dim.div_ceil(BYTES_PER_LANE);
+                    let query: Vec<u8> = values(n_vectors * BYTES_PER_LANE, 5)
+                        .iter()
+                        .map(|value| (128.0 + value * 255.0) as u8)
+                        .collect();
+                    let bytes: Vec<ByteLanes> = (0..n_panels * n_vectors)
+                        .map(|vector| {
+                            let lanes = values(LANES * BYTES_PER_LANE, vector as u32 + 7);
+                            let mut lanes = lanes.iter().map(|value| (value * 254.0) as i8);
+                            ByteLanes(std::array::from_fn(|_| std::array::from_fn(|_| lanes.next().unwrap_or(0))))
+                        })
+                        .collect();
+                    let mut got = vec![[0; LANES]; n_panels];
+                    let mut wanted = got.clone();
+                    (kernels.group_i8)(&query, &bytes, &mut got);
+                    serial::group_i8(&query, &bytes, &mut wanted);
+                    assert_eq!(got, wanted, "{isa:?} i8 {dim}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_tile_has_the_bits_of_one_query_after_another() {
+        for isa in available() {
+            let kernels = isa.kernels();
+            for dim in DIMS {
+                for n_panels in 1..=GROUP_PANELS {
+                    let panels: Vec<Lanes> =
+                        values(n_panels * dim * LANES, 3).as_chunks().0.iter().map(|&lanes| Lanes(lanes)).collect();
+                    for n_queries in 1..=TILE_QUERIES {
+                        let queries = values(n_queries * dim, 9);
+                        let mut tile = Tile::default();
+                        (kernels.tile_f32)(&queries, dim, &panels, &mut tile);
+                        for (query, got) in queries.chunks_exact(dim).zip(&tile) {
+                            let mut wanted = vec![Lanes::default(); n_panels];
+                            (kernels.group_f32)(query, &panels, &mut wanted);
+                            for (got, wanted) in got.iter().zip(&wanted) {
+                                assert_eq!(got.0.map(f32::to_bits), wanted.0.map(f32::to_bits), "{isa:?} {dim}");
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn above_and_blend_equal_the_portable_loops() {
+        for isa in available() {
+            let kernels = isa.kernels();
+            let mut lanes = Lanes::default();
+            lanes.0.copy_from_slice(&values(LANES, 4));
+            lanes.0[3] = 0.125;
+            for threshold in [f32::NEG_INFINITY, -0.2, 0.0, 0.125, 1.0] {
+                assert_eq!((kernels.above)(&lanes, threshold), serial::above(&lanes, threshold), "{isa:?} {threshold}");
+            }
+            for width in [1, 3, 15, 16, 17, 32, 33, 64, 100] {
+                let rows = values(40 * width, 6);
+                let (ids, weights) = ([3u32, 39, 0, 7], [0.5f32, 0.25, 0.125, 0.0625]);
+                for n in 0..=4 {
+                    let (mut got, mut wanted) = (vec![f32::NAN; width], vec![f32::NAN; width]);
+                    (kernels.blend)(&rows, &ids[..n], &weights[..n], &mut got);
+                    serial::blend(&rows, &ids[..n], &weights[..n], &mut wanted);
+                    assert!(got.iter().zip(&wanted).all(|(&got, &wanted)| close(got, wanted)), "{isa:?} {width}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn half_precision_converts_as_ieee_says() {
+        for (value, bits) in [
+            (0.0, 0),
+            (1.0, 0x3c00),
+            (-2.0, 0xc000),
+            (65504.0, 0x7bff),
+            (5.960_464_5e-8, 1),
+            (0.1, 0x2e66),
+            (1e9, 0x7c00),
+        ] {
+            assert_eq!(serial::f16_from_f32(value), bits, "{value}");
+        }
+        for bits in (0..0x7c00u16).chain(0x8000..0xfc00) {
+            assert_eq!(serial::f16_from_f32(serial::f32_from_f16(bits)), bits);
+        }
+    }
+}

@@ -1,37 +1,169 @@
 //! Portable loops, written so that the compiler turns them into vector code of the baseline.
 
-/// Independent partial sums: enough to hide the latency of the adds.
-const LANES: usize = 16;
+use super::{BYTES_PER_LANE, ByteLanes, HalfLanes, Kernels, LANES, Lanes, Tile};
+
+/// The portable loops.
+pub static KERNELS: Kernels = Kernels { dot_f32, group_f32, group_f16, group_i8, tile_f32, quantize, above, blend };
 
 /// Inner product of two slices of equal length.
 #[must_use]
+#[inline(always)]
 pub fn dot_f32(left: &[f32], right: &[f32]) -> f32 {
     debug_assert_eq!(left.len(), right.len());
-    let mut sums = [0.0f32; LANES];
-    let (left_chunks, left_rest) = left.as_chunks::<LANES>();
-    let (right_chunks, right_rest) = right.as_chunks::<LANES>();
+    // Independent partial sums hide the latency of the adds.
+    let mut sums = [0.0f32; 2 * LANES];
+    let (left_chunks, left_rest) = left.as_chunks::<{ 2 * LANES }>();
+    let (right_chunks, right_rest) = right.as_chunks::<{ 2 * LANES }>();
     for (left, right) in left_chunks.iter().zip(right_chunks) {
-        for lane in 0..LANES {
+        for lane in 0..2 * LANES {
             sums[lane] += left[lane] * right[lane];
         }
     }
-    let mut total: f32 = left_rest.iter().zip(right_rest).map(|(left, right)| left * right).sum();
+    let rest: f32 = left_rest.iter().zip(right_rest).map(|(left, right)| left * right).sum();
     // Pairwise, so that the rounding does not grow with the number of lanes.
-    let mut width = LANES / 2;
+    let mut width = LANES;
     while width > 0 {
         for lane in 0..width {
             sums[lane] += sums[lane + width];
         }
         width /= 2;
     }
-    total += sums[0];
-    total
+    sums[0] + rest
 }
 
-/// `target += weight * row`, elementwise, for slices of equal length.
-pub fn add_scaled_f32(target: &mut [f32], weight: f32, row: &[f32]) {
-    debug_assert_eq!(target.len(), row.len());
-    for (target, value) in target.iter_mut().zip(row) {
-        *target += weight * value;
+/// See [`Kernels::group_f32`].
+pub fn group_f32(query: &[f32], group: &[Lanes], out: &mut [Lanes]) {
+    let n_panels = out.len();
+    debug_assert_eq!(group.len(), query.len() * n_panels);
+    for (panel, out) in out.iter_mut().enumerate() {
+        let mut sums = [0.0f32; LANES];
+        for (&value, vectors) in query.iter().zip(group.chunks_exact(n_panels)) {
+            for lane in 0..LANES {
+                sums[lane] += value * vectors[panel].0[lane];
+            }
+        }
+        out.0 = sums;
     }
+}
+
+/// See [`Kernels::group_f16`].
+pub fn group_f16(query: &[f32], group: &[HalfLanes], out: &mut [Lanes]) {
+    let n_panels = out.len();
+    debug_assert_eq!(group.len(), query.len() * n_panels);
+    for (panel, out) in out.iter_mut().enumerate() {
+        let mut sums = [0.0f32; LANES];
+        for (&value, vectors) in query.iter().zip(group.chunks_exact(n_panels)) {
+            for lane in 0..LANES {
+                sums[lane] += value * f32_from_f16(vectors[panel].0[lane]);
+            }
+        }
+        out.0 = sums;
+    }
+}
+
+/// See [`Kernels::group_i8`].
+pub fn group_i8(query: &[u8], group: &[ByteLanes], out: &mut [[i32; LANES]]) {
+    let query = query.as_chunks::<BYTES_PER_LANE>().0;
+    let n_panels = out.len();
+    debug_assert_eq!(group.len(), query.len() * n_panels);
+    for (panel, out) in out.iter_mut().enumerate() {
+        let mut sums = [0i32; LANES];
+        for (values, vectors) in query.iter().zip(group.chunks_exact(n_panels)) {
+            for lane in 0..LANES {
+                for place in 0..BYTES_PER_LANE {
+                    sums[lane] += i32::from(values[place]) * i32::from(vectors[panel].0[lane][place]);
+                }
+            }
+        }
+        *out = sums;
+    }
+}
+
+/// See [`Kernels::tile_f32`].
+pub fn tile_f32(queries: &[f32], dim: usize, group: &[Lanes], out: &mut Tile) {
+    let n_panels = group.len() / dim;
+    for (query, out) in queries.chunks_exact(dim).zip(out) {
+        group_f32(query, group, &mut out[..n_panels]);
+    }
+}
+
+/// See [`Kernels::quantize`]. Bytes past the query stay as they are.
+#[inline(always)]
+pub fn quantize(query: &[f32], out: &mut [u8]) -> (f32, f32) {
+    let mut largest = [0.0f32; LANES];
+    let (chunks, rest) = query.as_chunks::<LANES>();
+    for chunk in chunks {
+        for lane in 0..LANES {
+            largest[lane] = largest[lane].max(chunk[lane].abs());
+        }
+    }
+    let largest = largest.iter().chain(rest).fold(0.0f32, |largest, value| largest.max(value.abs()));
+    let scale = largest / 127.0;
+    let inverse = 127.0 / largest;
+    let mut squared = [0.0f32; LANES];
+    for (chunk, out) in query.chunks(LANES).zip(out.chunks_mut(LANES)) {
+        for (lane, (&value, out)) in chunk.iter().zip(out).enumerate() {
+            // Adding and subtracting 1.5 * 2^23 rounds to a whole number, ties to even.
+            let rounded = (value * inverse + 12_582_912.0) - 12_582_912.0;
+            *out = (rounded as i32 + 128).cast_unsigned() as u8;
+            let error = value - rounded * scale;
+            squared[lane] += error * error;
+        }
+    }
+    (scale, squared.iter().sum::<f32>().sqrt())
+}
+
+/// See [`Kernels::above`].
+#[must_use]
+#[inline(always)]
+pub fn above(lanes: &Lanes, threshold: f32) -> u32 {
+    lanes.0.iter().enumerate().fold(0, |mask, (lane, &value)| mask | u32::from(value > threshold) << lane)
+}
+
+/// See [`Kernels::blend`].
+#[inline(always)]
+pub fn blend(rows: &[f32], ids: &[u32], weights: &[f32], into: &mut [f32]) {
+    let width = into.len();
+    into.fill(0.0);
+    for (&id, &weight) in ids.iter().zip(weights) {
+        let row = &rows[id as usize * width..][..width];
+        for (into, value) in into.iter_mut().zip(row) {
+            *into += weight * value;
+        }
+    }
+}
+
+/// The value of half-precision bits (IEEE 754 binary16).
+#[must_use]
+pub fn f32_from_f16(bits: u16) -> f32 {
+    let sign = u32::from(bits & 0x8000) << 16;
+    let magnitude = u32::from(bits & 0x7fff);
+    match magnitude >> 10 {
+        // Subnormal: an integer multiple of 2^-24.
+        0 => f32::from_bits(sign | (magnitude as f32 * (1.0 / 16_777_216.0)).to_bits()),
+        31 => f32::from_bits(sign | 0x7f80_0000 | (magnitude & 0x3ff) << 13),
+        _ => f32::from_bits(sign | ((magnitude << 13) + ((127 - 15) << 23))),
+    }
+}
+
+/// The nearest half-precision value as bits, ties to even; too large becomes infinity.
+#[must_use]
+pub fn f16_from_f32(value: f32) -> u16 {
+    let bits = value.to_bits();
+    let sign = ((bits >> 16) & 0x8000) as u16;
+    let magnitude = f32::from_bits(bits & 0x7fff_ffff);
+    if magnitude.is_nan() {
+        return sign | 0x7e00;
+    }
+    if magnitude >= 65520.0 {
+        return sign | 0x7c00;
+    }
+    if magnitude < 6.103_515_6e-5 {
+        // Subnormal or zero: adding a power of two rounds to a multiple of 2^-24 in its last places.
+        let rounded = (magnitude + 0.5).to_bits() - 0.5f32.to_bits();
+        return sign | rounded as u16;
+    }
+    let exponent_adjusted = magnitude.to_bits() - ((127 - 15) << 23);
+    let even = (exponent_adjusted >> 13) & 1;
+    sign | ((exponent_adjusted + 0xfff + even) >> 13) as u16
 }

@@ -1,0 +1,322 @@
+//! Centroid rows `[n_clusters, dim]` in; a table to search them by inner product, in one of three precisions.
+//!
+//! `f32` is searched directly. `f16` and `i8` are searched approximately, with a bound on the error that
+//! Cauchy and Schwarz give, `|q·c - q̂·ĉ| <= |q| |c - ĉ| + |q - q̂| |ĉ|`; every cluster that the bound cannot
+//! rule out is scored again with its f32 row, so that the chosen clusters are those of f32.
+
+use crate::assign::Best;
+use crate::simd::serial::{f16_from_f32, f32_from_f16};
+use crate::simd::{
+    BYTES_PER_LANE, ByteLanes, GROUP_CLUSTERS, GROUP_PANELS, HalfLanes, Isa, Kernels, LANES, Lanes, TILE_QUERIES, Tile,
+};
+
+/// Queries whose best clusters are kept while all panels pass by.
+pub const QUERIES_PER_BLOCK: usize = 96;
+/// Room for the rounding of the f32 sums themselves, in units of the product of norms.
+const ROUNDING: f32 = 1e-5;
+
+/// In which precision centroids are searched.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// Four bytes a value, searched directly.
+    #[default]
+    F32,
+    /// Two bytes a value; the best are scored again.
+    F16,
+    /// One byte a value and a scale a row; the best are scored again.
+    I8,
+}
+
+impl Precision {
+    /// The precision of a name: `f32`, `f16` or `i8`.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "f32" => Some(Self::F32),
+            "f16" => Some(Self::F16),
+            "i8" => Some(Self::I8),
+            _ => None,
+        }
+    }
+
+    /// `f32`, `f16` or `i8`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::I8 => "i8",
+        }
+    }
+}
+
+/// Centroids laid out for searching; see [`crate::simd`] for panels.
+#[derive(Debug)]
+pub struct Centroids {
+    dim: usize,
+    n_clusters: usize,
+    rows: Vec<f32>,
+    table: Table,
+    isa: Isa,
+    kernels: &'static Kernels,
+}
+
+#[derive(Debug)]
+enum Table {
+    F32(Vec<Lanes>),
+    F16 { panels: Vec<HalfLanes>, row_error: f32 },
+    I8 { panels: Vec<ByteLanes>, lanes: Vec<ByteScales>, row_error: f32 },
+}
+
+/// What turns sixteen integer sums back into similarities.
+#[derive(Clone, Copy, Debug, Default)]
+struct ByteScales {
+    /// Value of one unit of the row.
+    scale: [f32; LANES],
+    /// 128 times the sum of the row's bytes: what the query's offset added.
+    offset: [i32; LANES],
+}
+
+/// Buffers of a search.
+#[derive(Clone, Debug, Default)]
+pub struct SearchScratch {
+    tile: Tile,
+    /// Approximate similarities of one query to all clusters.
+    approximate: Vec<Lanes>,
+    quantized: Vec<u8>,
+    /// Panels unpacked for a batch where the table is not f32.
+    panels: Vec<Lanes>,
+    /// The best approximate similarities, to find the threshold.
+    best: (Vec<f32>, Vec<u32>),
+}
+
+impl Centroids {
+    /// Lays out rows `[n_clusters, dim]`.
+    #[must_use]
+    pub fn new(rows: Vec<f32>, dim: usize, precision: Precision, isa: Isa) -> Self {
+        let n_clusters = rows.len() / dim;
+        let table = match precision {
+            Precision::F32 => Table::F32(pack(&rows, dim)),
+            Precision::F16 => pack_f16(&rows, dim),
+            Precision::I8 => pack_i8(&rows, dim),
+        };
+        Self { dim, n_clusters, rows, table, isa, kernels: isa.kernels() }
+    }
+
+    /// Number of centroids.
+    #[must_use]
+    pub fn n_clusters(&self) -> usize {
+        self.n_clusters
+    }
+
+    /// Width of a row.
+    #[must_use]
+    pub fn dim(&self) -> usize {
+        self.dim
+    }
+
+    /// Rows `[n_clusters, dim]`.
+    #[must_use]
+    pub fn rows(&self) -> &[f32] {
+        &self.rows
+    }
+
+    /// The precision that one query is searched in.
+    #[must_use]
+    pub fn precision(&self) -> Precision {
+        match self.table {
+            Table::F32(_) => Precision::F32,
+            Table::F16 { .. } => Precision::F16,
+            Table::I8 { .. } => Precision::I8,
+        }
+    }
+
+    /// The instruction set in use.
+    #[must_use]
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// The inner loops in use.
+    #[must_use]
+    pub fn kernels(&self) -> &'static Kernels {
+        self.kernels
+    }
+
+    /// Bytes that one search of a query reads.
+    #[must_use]
+    pub fn table_bytes(&self) -> usize {
+        match &self.table {
+            Table::F32(panels) => size_of_val(panels.as_slice()),
+            Table::F16 { panels, .. } => size_of_val(panels.as_slice()),
+            Table::I8 { panels, .. } => size_of_val(panels.as_slice()),
+        }
+    }
+
+    /// Puts the clusters of the highest inner products with one query into `best`, which was reset.
+    pub fn search(&self, query: &[f32], norm: f32, best: &mut Best<'_>, scratch: &mut SearchScratch) {
+        debug_assert_eq!(query.len(), self.dim);
+        let n_panels = self.n_clusters.div_ceil(LANES);
+        match &self.table {
+            Table::F32(panels) => {
+                for (group, panels) in panels.chunks(GROUP_PANELS * self.dim).enumerate() {
+                    let out = &mut scratch.tile[0][..panels.len() / self.dim];
+                    (self.kernels.group_f32)(query, panels, out);
+                    best.scan(self.kernels, out, group * GROUP_CLUSTERS, self.n_clusters);
+                }
+            }
+            Table::F16 { panels, row_error } => {
+                scratch.approximate.resize(n_panels, Lanes::default());
+                let groups = panels.chunks(GROUP_PANELS * self.dim);
+                for (panels, out) in groups.zip(scratch.approximate.chunks_mut(GROUP_PANELS)) {
+                    (self.kernels.group_f16)(query, panels, out);
+                }
+                self.rescore(query, norm * (row_error + ROUNDING), best, scratch);
+            }
+            Table::I8 { panels, lanes, row_error } => {
+                scratch.approximate.resize(n_panels, Lanes::default());
+                scratch.quantized.clear();
+                scratch.quantized.resize(self.dim.next_multiple_of(BYTES_PER_LANE), 128);
+                let (scale, query_error) = (self.kernels.quantize)(query, &mut scratch.quantized);
+                let groups = panels.chunks(GROUP_PANELS * self.dim.div_ceil(BYTES_PER_LANE));
+                let outs = scratch.approximate.chunks_mut(GROUP_PANELS).zip(lanes.chunks(GROUP_PANELS));
+                for (panels, (out, lanes)) in groups.zip(outs) {
+                    let mut sums = [[0; LANES]; GROUP_PANELS];
+                    (self.kernels.group_i8)(&scratch.quantized, panels, &mut sums[..out.len()]);
+                    for ((out, sums), lanes) in out.iter_mut().zip(&sums).zip(lanes) {
+                        for lane in 0..LANES {
+                            out.0[lane] = (sums[lane] - lanes.offset[lane]) as f32 * (scale * lanes.scale[lane]);
+                        }
+                    }
+                }
+                // A stored row is no longer than its f32 row and its own error.
+                let bound = norm * (row_error + ROUNDING) + query_error * (1.0 + row_error);
+                self.rescore(query, bound, best, scratch);
+            }
+        }
+    }
+
+    /// Scores again, in f32, every cluster that may be among the best when similarities are off by `bound`.
+    fn rescore(&self, query: &[f32], bound: f32, best: &mut Best<'_>, scratch: &mut SearchScratch) {
+        let (similarities, ids) = &mut scratch.best;
+        similarities.resize(best.len(), 0.0);
+        ids.resize(best.len(), 0);
+        let mut approximate = Best::new(similarities, ids);
+        approximate.reset();
+        approximate.scan(self.kernels, &scratch.approximate, 0, self.n_clusters);
+        // The p-th best is truly at least `worst - bound`, and a rival at most its own plus `bound`.
+        let threshold = (approximate.worst() - 2.0 * bound).next_down();
+        for (panel, lanes) in scratch.approximate.iter().enumerate() {
+            let mut mask = (self.kernels.above)(lanes, threshold);
+            while mask != 0 {
+                let cluster = panel * LANES + mask.trailing_zeros() as usize;
+                mask &= mask - 1;
+                if cluster < self.n_clusters {
+                    let row = &self.rows[cluster * self.dim..][..self.dim];
+                    best.offer((self.kernels.dot_f32)(query, row), cluster as u32);
+                }
+            }
+        }
+    }
+
+    /// The same for up to [`QUERIES_PER_BLOCK`] rows; `best(i)` holds those of row `i` and was reset.
+    ///
+    /// Searched in f32 whatever the table: a batch is bound by arithmetic and not by memory.
+    pub fn search_block(
+        &self,
+        queries: &[f32],
+        similarities: &mut [f32],
+        ids: &mut [u32],
+        scratch: &mut SearchScratch,
+    ) {
+        let n_queries = queries.len() / self.dim;
+        let top_p = similarities.len() / n_queries;
+        for first in (0..self.n_clusters).step_by(GROUP_CLUSTERS) {
+            let n_panels = (self.n_clusters - first).div_ceil(LANES).min(GROUP_PANELS);
+            let panels = if let Table::F32(panels) = &self.table {
+                &panels[first / LANES * self.dim..][..n_panels * self.dim]
+            } else {
+                let last = (first + GROUP_CLUSTERS).min(self.n_clusters);
+                pack_into(&self.rows[first * self.dim..last * self.dim], self.dim, &mut scratch.panels);
+                &scratch.panels
+            };
+            let states = similarities.chunks_mut(TILE_QUERIES * top_p).zip(ids.chunks_mut(TILE_QUERIES * top_p));
+            for (queries, (similarities, ids)) in queries.chunks(TILE_QUERIES * self.dim).zip(states) {
+                (self.kernels.tile_f32)(queries, self.dim, panels, &mut scratch.tile);
+                let states = similarities.chunks_mut(top_p).zip(ids.chunks_mut(top_p));
+                for ((similarities, ids), out) in states.zip(&scratch.tile) {
+                    Best::new(similarities, ids).scan(self.kernels, &out[..n_panels], first, self.n_clusters);
+                }
+            }
+        }
+    }
+}
+
+/// Rows `[n, dim]` as groups of panels; lanes past the last row are zero.
+fn pack(rows: &[f32], dim: usize) -> Vec<Lanes> {
+    let mut panels = Vec::new();
+    pack_into(rows, dim, &mut panels);
+    panels
+}
+
+fn pack_into(rows: &[f32], dim: usize, panels: &mut Vec<Lanes>) {
+    panels.clear();
+    panels.resize((rows.len() / dim).div_ceil(LANES) * dim, Lanes::default());
+    let groups = panels.chunks_mut(GROUP_PANELS * dim).zip(rows.chunks(GROUP_CLUSTERS * dim));
+    for (group, rows) in groups {
+        let n_panels = group.len() / dim;
+        for (row, values) in rows.chunks_exact(dim).enumerate() {
+            let vectors = group.iter_mut().skip(row / LANES).step_by(n_panels);
+            for (lanes, &value) in vectors.zip(values) {
+                lanes.0[row % LANES] = value;
+            }
+        }
+    }
+}
+
+fn pack_f16(rows: &[f32], dim: usize) -> Table {
+    let panels = pack(rows, dim).iter().map(|lanes| HalfLanes(lanes.0.map(f16_from_f32))).collect();
+    let row_error =
+        largest_error(rows, dim, |row| row.iter().map(|&value| f32_from_f16(f16_from_f32(value))).collect());
+    Table::F16 { panels, row_error }
+}
+
+fn pack_i8(rows: &[f32], dim: usize) -> Table {
+    let n_vectors = dim.div_ceil(BYTES_PER_LANE);
+    let n_panels = (rows.len() / dim).div_ceil(LANES);
+    let mut panels = vec![ByteLanes([[0; BYTES_PER_LANE]; LANES]); n_panels * n_vectors];
+    let mut lanes = vec![ByteScales::default(); n_panels];
+    let groups = panels.chunks_mut(GROUP_PANELS * n_vectors).zip(lanes.chunks_mut(GROUP_PANELS));
+    for ((group, lanes), rows) in groups.zip(rows.chunks(GROUP_CLUSTERS * dim)) {
+        for (row, values) in rows.chunks_exact(dim).enumerate() {
+            let (bytes, scale) = quantize_row(values);
+            let (panel, lane) = (row / LANES, row % LANES);
+            for (v, four) in bytes.chunks(BYTES_PER_LANE).enumerate() {
+                group[v * lanes.len() + panel].0[lane][..four.len()].copy_from_slice(four);
+            }
+            lanes[panel].scale[lane] = scale;
+            lanes[panel].offset[lane] = 128 * bytes.iter().map(|&byte| i32::from(byte)).sum::<i32>();
+        }
+    }
+    let row_error = largest_error(rows, dim, |row| {
+        let (bytes, scale) = quantize_row(row);
+        bytes.iter().map(|&byte| f32::from(byte) * scale).collect()
+    });
+    Table::I8 { panels, lanes, row_error }
+}
+
+/// A row as signed bytes and the value of one unit, which the largest magnitude sets.
+#[must_use]
+pub fn quantize_row(row: &[f32]) -> (Vec<i8>, f32) {
+    let scale = row.iter().fold(0.0f32, |largest, value| largest.max(value.abs())) / 127.0;
+    let inverse = if scale > 0.0 { scale.recip() } else { 0.0 };
+    (row.iter().map(|value| (value * inverse).round_ties_even().clamp(-127.0, 127.0) as i8).collect(), scale)
+}
+
+/// The largest distance between a row and what is stored of it.
+fn largest_error(rows: &[f32], dim: usize, stored: impl Fn(&[f32]) -> Vec<f32>) -> f32 {
+    rows.chunks_exact(dim).fold(0.0, |largest, row| {
+        let squared: f32 = row.iter().zip(stored(row)).map(|(value, stored)| (value - stored).powi(2)).sum();
+        largest.max(squared.sqrt())
+    })
+}

@@ -1,0 +1,182 @@
+//! AVX-512 F, BW, VL and VNNI. One panel vector is one register.
+
+#[expect(clippy::wildcard_imports, reason = "the names of intrinsics are their documentation")]
+use std::arch::x86_64::*;
+
+use super::{BYTES_PER_LANE, ByteLanes, GROUP_PANELS, HalfLanes, Kernels, LANES, Lanes, TILE_QUERIES, Tile, serial};
+
+/// The loops of this file. Given out by [`super::Isa::kernels`] where [`is_available`] alone.
+pub static KERNELS: Kernels = Kernels { dot_f32, group_f32, group_f16, group_i8, tile_f32, quantize, above, blend };
+
+/// Whether this machine has the instructions of this file.
+#[must_use]
+pub fn is_available() -> bool {
+    super::avx2::is_available()
+        && is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx512vnni")
+}
+
+/// Makes a safe function of one that needs instructions, for the table of this file.
+macro_rules! entry {
+    ($name:ident = $inner:ident($($argument:ident: $kind:ty),*) $(-> $result:ty)?) => {
+        fn $name($($argument: $kind),*) $(-> $result)? {
+            debug_assert!(is_available());
+            // SAFETY: only the table leads here, and it is given out only where the machine has the instructions.
+            unsafe { $inner($($argument),*) }
+        }
+    };
+}
+
+entry!(dot_f32 = dot_f32_avx512(left: &[f32], right: &[f32]) -> f32);
+entry!(group_f32 = group_f32_avx512(query: &[f32], group: &[Lanes], out: &mut [Lanes]));
+entry!(group_f16 = group_f16_avx512(query: &[f32], group: &[HalfLanes], out: &mut [Lanes]));
+entry!(group_i8 = group_i8_avx512(query: &[u8], group: &[ByteLanes], out: &mut [[i32; LANES]]));
+entry!(tile_f32 = tile_f32_avx512(queries: &[f32], dim: usize, group: &[Lanes], out: &mut Tile));
+entry!(quantize = quantize_avx512(query: &[f32], out: &mut [u8]) -> (f32, f32));
+entry!(above = above_avx512(lanes: &Lanes, threshold: f32) -> u32);
+entry!(blend = blend_avx512(rows: &[f32], ids: &[u32], weights: &[f32], into: &mut [f32]));
+
+#[target_feature(enable = "avx512f,avx2,fma")]
+fn dot_f32_avx512(left: &[f32], right: &[f32]) -> f32 {
+    serial::dot_f32(left, right)
+}
+
+#[target_feature(enable = "avx512f")]
+fn group_f32_avx512(query: &[f32], group: &[Lanes], out: &mut [Lanes]) {
+    match out.len() {
+        4 => rows_by_group::<1, 4>(query, query.len(), group, &mut [out]),
+        3 => rows_by_group::<1, 3>(query, query.len(), group, &mut [out]),
+        2 => rows_by_group::<1, 2>(query, query.len(), group, &mut [out]),
+        _ => rows_by_group::<1, 1>(query, query.len(), group, &mut [out]),
+    }
+}
+
+#[target_feature(enable = "avx512f")]
+fn tile_f32_avx512(queries: &[f32], dim: usize, group: &[Lanes], out: &mut Tile) {
+    if queries.len() == TILE_QUERIES * dim && group.len() == GROUP_PANELS * dim {
+        return rows_by_group::<TILE_QUERIES, GROUP_PANELS>(
+            queries,
+            dim,
+            group,
+            &mut out.each_mut().map(|row| &mut row[..]),
+        );
+    }
+    let n_panels = group.len() / dim;
+    for (query, out) in queries.chunks_exact(dim).zip(out) {
+        group_f32_avx512(query, group, &mut out[..n_panels]);
+    }
+}
+
+/// `Q` rows with the `P` panels of a group: of the 32 registers a whole tile fills 24 with sums, 4 with panel vectors
+/// and one with the value that is multiplied.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn rows_by_group<const Q: usize, const P: usize>(
+    queries: &[f32],
+    dim: usize,
+    group: &[Lanes],
+    out: &mut [&mut [Lanes]; Q],
+) {
+    assert!(queries.len() == Q * dim && group.len() == P * dim);
+    let mut sums = [[_mm512_setzero_ps(); P]; Q];
+    let (queries, group) = (queries.as_ptr(), group.as_ptr());
+    for d in 0..dim {
+        // SAFETY: `d < dim`; the group holds `P * dim` vectors of 64 bytes at 64-byte boundaries.
+        let vectors: [__m512; P] =
+            std::array::from_fn(|panel| unsafe { _mm512_load_ps(group.add(d * P + panel).cast()) });
+        for query in 0..Q {
+            // SAFETY: `d < dim` and `query < Q`; there are `Q * dim` values.
+            let value = _mm512_set1_ps(unsafe { *queries.add(query * dim + d) });
+            for panel in 0..P {
+                sums[query][panel] = _mm512_fmadd_ps(value, vectors[panel], sums[query][panel]);
+            }
+        }
+    }
+    for query in 0..Q {
+        for (out, sum) in out[query].iter_mut().zip(sums[query]) {
+            // SAFETY: `Lanes` is 64 bytes at a 64-byte boundary.
+            unsafe { _mm512_store_ps(out.0.as_mut_ptr(), sum) };
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f")]
+fn group_f16_avx512(query: &[f32], group: &[HalfLanes], out: &mut [Lanes]) {
+    match out.len() {
+        4 => group_f16_of::<4>(query, group, out),
+        3 => group_f16_of::<3>(query, group, out),
+        2 => group_f16_of::<2>(query, group, out),
+        _ => group_f16_of::<1>(query, group, out),
+    }
+}
+
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn group_f16_of<const P: usize>(query: &[f32], group: &[HalfLanes], out: &mut [Lanes]) {
+    assert!(group.len() == P * query.len());
+    let mut sums = [_mm512_setzero_ps(); P];
+    let group = group.as_ptr();
+    for (d, &value) in query.iter().enumerate() {
+        let value = _mm512_set1_ps(value);
+        for panel in 0..P {
+            // SAFETY: `d < dim`; the group holds `P * dim` vectors of 32 bytes at 32-byte boundaries.
+            let half = unsafe { _mm256_load_si256(group.add(d * P + panel).cast()) };
+            sums[panel] = _mm512_fmadd_ps(value, _mm512_cvtph_ps(half), sums[panel]);
+        }
+    }
+    for (out, sum) in out.iter_mut().zip(sums) {
+        // SAFETY: `Lanes` is 64 bytes at a 64-byte boundary.
+        unsafe { _mm512_store_ps(out.0.as_mut_ptr(), sum) };
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512vnni")]
+fn group_i8_avx512(query: &[u8], group: &[ByteLanes], out: &mut [[i32; LANES]]) {
+    let query = query.as_chunks::<BYTES_PER_LANE>().0;
+    match out.len() {
+        4 => group_i8_of::<4>(query, group, out),
+        3 => group_i8_of::<3>(query, group, out),
+        2 => group_i8_of::<2>(query, group, out),
+        _ => group_i8_of::<1>(query, group, out),
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512vnni")]
+#[inline]
+fn group_i8_of<const P: usize>(query: &[[u8; BYTES_PER_LANE]], group: &[ByteLanes], out: &mut [[i32; LANES]]) {
+    assert!(group.len() == P * query.len());
+    // Even and odd vectors are summed apart: a dot product takes longer than `P` of them need.
+    let mut sums = [[_mm512_setzero_si512(); 2]; P];
+    let group = group.as_ptr();
+    for (v, &values) in query.iter().enumerate() {
+        let values = _mm512_set1_epi32(i32::from_le_bytes(values));
+        for panel in 0..P {
+            // SAFETY: the group holds `P` vectors of 64 bytes at 64-byte boundaries for each four values.
+            let bytes = unsafe { _mm512_load_si512(group.add(v * P + panel).cast()) };
+            sums[panel][v % 2] = _mm512_dpbusd_epi32(sums[panel][v % 2], values, bytes);
+        }
+    }
+    for (out, [even, odd]) in out.iter_mut().zip(sums) {
+        // SAFETY: the row holds sixteen 32-bit integers; the store asks for no alignment.
+        unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), _mm512_add_epi32(even, odd)) };
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma")]
+fn quantize_avx512(query: &[f32], out: &mut [u8]) -> (f32, f32) {
+    serial::quantize(query, out)
+}
+
+#[target_feature(enable = "avx512f")]
+fn above_avx512(lanes: &Lanes, threshold: f32) -> u32 {
+    // SAFETY: `Lanes` is 64 bytes at a 64-byte boundary.
+    let values = unsafe { _mm512_load_ps(lanes.0.as_ptr()) };
+    u32::from(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(values, _mm512_set1_ps(threshold)))
+}
+
+#[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
+fn blend_avx512(rows: &[f32], ids: &[u32], weights: &[f32], into: &mut [f32]) {
+    serial::blend(rows, ids, weights, into);
+}
