@@ -14,23 +14,28 @@ pub struct Best<'a> {
 }
 
 impl<'a> Best<'a> {
-    /// A view of what is there; see [`Self::reset`].
+    /// A view of what is there; see [`Self::start`].
     pub fn new(similarities: &'a mut [f32], ids: &'a mut [u32]) -> Self {
         debug_assert_eq!(similarities.len(), ids.len());
         Self { similarities, ids }
     }
 
-    /// Forgets all.
-    pub fn reset(&mut self) {
-        self.similarities.fill(f32::NEG_INFINITY);
-        self.ids.fill(u32::MAX);
+    /// Forgets what was there and takes the best of the first group, whose first lane is cluster 0.
+    #[inline]
+    pub fn start(&mut self, kernels: &Kernels, group: &[Lanes], n_clusters: usize) {
+        (kernels.take_best)(group, n_clusters, self.similarities, self.ids);
     }
 
-    /// How many are kept.
+    /// What is kept, best first.
     #[must_use]
-    #[expect(clippy::len_without_is_empty, reason = "top_p is at least one")]
-    pub fn len(&self) -> usize {
-        self.ids.len()
+    pub fn ids(&self) -> &[u32] {
+        self.ids
+    }
+
+    /// Forgets all.
+    pub fn clear(&mut self) {
+        self.similarities.fill(f32::NEG_INFINITY);
+        self.ids.fill(u32::MAX);
     }
 
     /// The lowest that is kept.
@@ -40,15 +45,17 @@ impl<'a> Best<'a> {
         self.similarities[self.similarities.len() - 1]
     }
 
-    /// Keeps a cluster where it is better than the worst. Offered in ascending order of ids, an earlier one keeps
-    /// its place in a tie.
+    /// Keeps a cluster where it is better than the worst; of equals the lower id is better.
     #[inline]
     pub fn offer(&mut self, similarity: f32, id: u32) {
         let mut place = self.ids.len() - 1;
-        if similarity <= self.similarities[place] {
+        let is_better = |place: usize, best: &Self| {
+            similarity > best.similarities[place] || (similarity == best.similarities[place] && id < best.ids[place])
+        };
+        if !is_better(place, self) {
             return;
         }
-        while place > 0 && similarity > self.similarities[place - 1] {
+        while place > 0 && is_better(place - 1, self) {
             self.similarities[place] = self.similarities[place - 1];
             self.ids[place] = self.ids[place - 1];
             place -= 1;
@@ -102,28 +109,27 @@ fn unroutable(query: &[f32], row: usize, squared: f32) -> Error {
 /// Turns inner products, descending, into cosines, and writes their softmax weights.
 #[inline]
 pub fn weigh(similarities: &mut [f32], inverse_norm: f32, beta: f32, weights: &mut [f32]) {
-    let mut total = 0.0;
     let best = similarities[0] * inverse_norm;
     for (similarity, weight) in similarities.iter_mut().zip(weights.iter_mut()) {
         *similarity *= inverse_norm;
         *weight = exp(beta * (*similarity - best));
-        total += *weight;
     }
-    let scale = total.recip();
+    let scale = weights.iter().sum::<f32>().recip();
     for weight in weights {
         *weight *= scale;
     }
 }
 
-/// `e^x` for `x <= 0` within 2e-7 of itself, the same bits on every machine.
+/// `e^x` for `x <= 0` within 2e-7 of itself, the same bits on every machine; `e^-87` below that.
 ///
-/// `x = n ln 2 + r` with `|r| <= ln 2 / 2`; the Taylor polynomial of degree 7 in `r`, then the exponent.
+/// `x = n ln 2 + r` with `|r| <= ln 2 / 2`; the Taylor polynomial of degree 7 in `r`, then the exponent. Without
+/// branches, so that several are computed at once.
 #[inline]
 fn exp(x: f32) -> f32 {
-    if x < -87.0 {
-        return 0.0;
-    }
-    let n = (x * std::f32::consts::LOG2_E).round_ties_even();
+    /// Adding and subtracting it rounds to a whole number, ties to even.
+    const ROUND: f32 = 12_582_912.0;
+    let x = if x < -87.0 { -87.0 } else { x };
+    let n = (x * std::f32::consts::LOG2_E + ROUND) - ROUND;
     // ln 2 in two parts: the products with the first are exact.
     let r = (x - n * 0.693_359_4) + n * 2.121_944_4e-4;
     let mut sum = 1.0 / 5040.0;
@@ -153,7 +159,7 @@ mod tests {
     fn the_best_are_kept_in_order_and_ties_keep_the_lower_id() {
         let (mut similarities, mut ids) = ([0.0; 3], [0; 3]);
         let mut best = Best::new(&mut similarities, &mut ids);
-        best.reset();
+        best.clear();
         for (id, similarity) in [0.1, 0.5, 0.5, -0.2, 0.7, 0.5].into_iter().enumerate() {
             best.offer(similarity, id as u32);
         }
@@ -165,7 +171,7 @@ mod tests {
     fn lanes_past_the_last_cluster_are_no_clusters() {
         let (mut similarities, mut ids) = ([0.0; 4], [0; 4]);
         let mut best = Best::new(&mut similarities, &mut ids);
-        best.reset();
+        best.clear();
         let mut lanes = [Lanes([0.0; LANES]); 2];
         lanes[0].0 = [-0.5; LANES];
         lanes[1].0[1] = -0.25;
@@ -190,7 +196,7 @@ mod tests {
             let (got, wanted) = (exp(x), f64::from(x).exp());
             assert!((f64::from(got) - wanted).abs() <= 2e-7 * wanted + 2e-38, "exp({x}) = {got}, wanted {wanted}");
         }
-        assert_eq!((exp(0.0), exp(-1000.0), exp(f32::MIN)), (1.0, 0.0, 0.0));
+        assert_eq!((exp(0.0), exp(-1000.0), exp(f32::MIN)), (1.0, exp(-87.0), exp(-87.0)));
     }
 
     #[test]

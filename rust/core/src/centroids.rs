@@ -86,8 +86,8 @@ pub struct SearchScratch {
     quantized: Vec<u8>,
     /// Panels unpacked for a batch where the table is not f32.
     panels: Vec<Lanes>,
-    /// The best approximate similarities, to find the threshold.
-    best: (Vec<f32>, Vec<u32>),
+    /// The clusters of the best approximate similarities, and those similarities.
+    likely: (Vec<f32>, Vec<u32>),
 }
 
 impl Centroids {
@@ -153,7 +153,7 @@ impl Centroids {
         }
     }
 
-    /// Puts the clusters of the highest inner products with one query into `best`, which was reset.
+    /// Puts the clusters of the highest inner products with one query into `best`, whatever it holds.
     pub fn search(&self, query: &[f32], norm: f32, best: &mut Best<'_>, scratch: &mut SearchScratch) {
         debug_assert_eq!(query.len(), self.dim);
         let n_panels = self.n_clusters.div_ceil(LANES);
@@ -162,7 +162,7 @@ impl Centroids {
                 for (group, panels) in panels.chunks(GROUP_PANELS * self.dim).enumerate() {
                     let out = &mut scratch.tile[0][..panels.len() / self.dim];
                     (self.kernels.group_f32)(query, panels, out);
-                    best.scan(self.kernels, out, group * GROUP_CLUSTERS, self.n_clusters);
+                    self.gather(group * GROUP_CLUSTERS, out, best);
                 }
             }
             Table::F16 { panels, row_error } => {
@@ -196,30 +196,46 @@ impl Centroids {
         }
     }
 
+    /// Takes the best of a group, whose first lane is cluster `first`; the first group starts anew.
+    #[inline]
+    fn gather(&self, first: usize, group: &[Lanes], best: &mut Best<'_>) {
+        if first == 0 {
+            best.start(self.kernels, group, self.n_clusters);
+        } else {
+            best.scan(self.kernels, group, first, self.n_clusters);
+        }
+    }
+
     /// Scores again, in f32, every cluster that may be among the best when similarities are off by `bound`.
     fn rescore(&self, query: &[f32], bound: f32, best: &mut Best<'_>, scratch: &mut SearchScratch) {
-        let (similarities, ids) = &mut scratch.best;
-        similarities.resize(best.len(), 0.0);
-        ids.resize(best.len(), 0);
-        let mut approximate = Best::new(similarities, ids);
-        approximate.reset();
-        approximate.scan(self.kernels, &scratch.approximate, 0, self.n_clusters);
-        // The p-th best is truly at least `worst - bound`, and a rival at most its own plus `bound`.
-        let threshold = (approximate.worst() - 2.0 * bound).next_down();
-        for (panel, lanes) in scratch.approximate.iter().enumerate() {
+        let SearchScratch { approximate, likely, .. } = scratch;
+        let (similarities, ids) = likely;
+        similarities.resize(best.ids().len(), 0.0);
+        ids.resize(best.ids().len(), 0);
+        let mut likely = Best::new(similarities, ids);
+        for (group, lanes) in approximate.chunks(GROUP_PANELS).enumerate() {
+            self.gather(group * GROUP_CLUSTERS, lanes, &mut likely);
+        }
+        let score = |cluster: u32| (self.kernels.dot_f32)(query, &self.rows[cluster as usize * self.dim..][..self.dim]);
+        best.clear();
+        for &cluster in likely.ids() {
+            best.offer(score(cluster), cluster);
+        }
+        // A rival's inner product is at most its approximation and the bound.
+        let threshold = (best.worst() - bound).next_down();
+        for (panel, lanes) in approximate.iter().enumerate() {
             let mut mask = (self.kernels.above)(lanes, threshold);
             while mask != 0 {
-                let cluster = panel * LANES + mask.trailing_zeros() as usize;
+                let cluster = (panel * LANES) as u32 + mask.trailing_zeros();
                 mask &= mask - 1;
-                if cluster < self.n_clusters {
-                    let row = &self.rows[cluster * self.dim..][..self.dim];
-                    best.offer((self.kernels.dot_f32)(query, row), cluster as u32);
+                if (cluster as usize) < self.n_clusters && !likely.ids().contains(&cluster) {
+                    best.offer(score(cluster), cluster);
                 }
             }
         }
     }
 
-    /// The same for up to [`QUERIES_PER_BLOCK`] rows; `best(i)` holds those of row `i` and was reset.
+    /// The same for up to [`QUERIES_PER_BLOCK`] rows; `similarities` and `ids` receive `top_p` a row.
     ///
     /// Searched in f32 whatever the table: a batch is bound by arithmetic and not by memory.
     pub fn search_block(
@@ -245,7 +261,7 @@ impl Centroids {
                 (self.kernels.tile_f32)(queries, self.dim, panels, &mut scratch.tile);
                 let states = similarities.chunks_mut(top_p).zip(ids.chunks_mut(top_p));
                 for ((similarities, ids), out) in states.zip(&scratch.tile) {
-                    Best::new(similarities, ids).scan(self.kernels, &out[..n_panels], first, self.n_clusters);
+                    self.gather(first, &out[..n_panels], &mut Best::new(similarities, ids));
                 }
             }
         }

@@ -5,6 +5,7 @@
 use std::cmp::Ordering;
 
 use crate::policy::Objective;
+use crate::simd::Kernels;
 
 /// A limit holds within this share of itself: blending equal cells rounds in the last digit.
 const LIMIT_TOLERANCE: f32 = 1e-6;
@@ -111,26 +112,15 @@ impl Candidates<'_> {
     /// The best candidate and the margin to the second, or `None` without a candidate.
     #[must_use]
     #[inline]
-    pub fn best(&self, objective: Objective) -> Option<(usize, f32)> {
+    pub fn best(&self, objective: Objective, kernels: &Kernels) -> Option<(usize, f32)> {
         if matches!(objective, Objective::MinQuality(_)) {
             return self.best_by_comparison(objective);
         }
-        let mut first = EXCLUDED;
-        let mut second = EXCLUDED;
-        let mut model = usize::MAX;
-        for (id, &utility) in self.utility.iter().enumerate() {
-            if utility > first {
-                second = first;
-                first = utility;
-                model = id;
-            } else if utility > second {
-                second = utility;
-            }
-        }
-        if model == usize::MAX {
+        let (model, first, second) = (kernels.top_two)(self.utility);
+        if first == EXCLUDED {
             return None;
         }
-        // Strictly greater alone moved ahead: where the second equals the first, costs decide.
+        // Where the second equals the first, costs decide.
         if second == first {
             return self.best_by_comparison(objective);
         }
@@ -182,6 +172,7 @@ impl Candidates<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::simd::serial;
 
     fn decide(
         objective: Objective,
@@ -193,7 +184,7 @@ mod tests {
         utilities(objective, quality, cost, &[], &mut utility);
         exclude(allowed, &mut utility);
         let candidates = Candidates { quality, cost, utility: &utility };
-        let (fast, slow) = (candidates.best(objective), candidates.best_by_comparison(objective));
+        let (fast, slow) = (candidates.best(objective, &serial::KERNELS), candidates.best_by_comparison(objective));
         assert_eq!(fast.map(|best| (best.0, best.1.to_bits())), slow.map(|best| (best.0, best.1.to_bits())));
         let ranking = fast.map_or_else(Vec::new, |best| candidates.ranking(objective, best.0 as u32));
         (fast, ranking)

@@ -130,7 +130,6 @@ impl Router {
         self.fit(scratch, 1);
         let norm = norm(self.centroids.kernels(), query, 0)?;
         let mut best = Best::new(&mut scratch.similarities, &mut scratch.cluster_ids);
-        best.reset();
         self.centroids.search(query, norm, &mut best, &mut scratch.search);
         scratch.norms[0] = norm;
         Ok(())
@@ -153,7 +152,6 @@ impl Router {
                 scratch.norms[place] = norm(self.centroids.kernels(), query, first_row + place)?;
             }
             let Scratch { similarities, cluster_ids, search, .. } = scratch;
-            Best::new(similarities, cluster_ids).reset();
             self.centroids.search_block(queries, similarities, cluster_ids, search);
             for place in 0..queries.len() / dim {
                 each(first_row + place, place, scratch)?;
@@ -209,7 +207,7 @@ impl Router {
             exclude_dearer(max_cost, cost, utility);
         }
         let in_distribution = self.artifact.metadata.ood_threshold.is_none_or(|threshold| similarity >= threshold);
-        let best = Candidates { quality, cost, utility }.best(objective);
+        let best = Candidates { quality, cost, utility }.best(objective, self.centroids.kernels());
         let (model, margin) = match (policy.fallback, best) {
             (Some(fallback), _) if !in_distribution => (fallback as usize, f32::NAN),
             (_, Some(best)) => best,

@@ -1,12 +1,12 @@
 //! AVX2, FMA and F16C. One panel vector is two registers.
 
-#[expect(clippy::wildcard_imports, reason = "the names of intrinsics are their documentation")]
 use std::arch::x86_64::*;
 
 use super::{BYTES_PER_LANE, ByteLanes, HalfLanes, Kernels, LANES, Lanes, TILE_QUERIES, Tile, serial};
 
 /// The loops of this file. Given out by [`super::Isa::kernels`] where [`is_available`] alone.
-pub static KERNELS: Kernels = Kernels { dot_f32, group_f32, group_f16, group_i8, tile_f32, quantize, above, blend };
+pub static KERNELS: Kernels =
+    Kernels { dot_f32, group_f32, group_f16, group_i8, tile_f32, quantize, take_best, top_two, above, blend };
 
 /// Whether this machine has the instructions of this file.
 #[must_use]
@@ -31,6 +31,8 @@ entry!(group_f16 = group_f16_avx2(query: &[f32], group: &[HalfLanes], out: &mut 
 entry!(group_i8 = group_i8_avx2(query: &[u8], group: &[ByteLanes], out: &mut [[i32; LANES]]));
 entry!(tile_f32 = tile_f32_avx2(queries: &[f32], dim: usize, group: &[Lanes], out: &mut Tile));
 entry!(quantize = quantize_avx2(query: &[f32], out: &mut [u8]) -> (f32, f32));
+entry!(take_best = take_best_avx2(group: &[Lanes], n_valid: usize, similarities: &mut [f32], ids: &mut [u32]));
+entry!(top_two = top_two_avx2(values: &[f32]) -> (usize, f32, f32));
 entry!(above = above_avx2(lanes: &Lanes, threshold: f32) -> u32);
 entry!(blend = blend_avx2(rows: &[f32], ids: &[u32], weights: &[f32], into: &mut [f32]));
 
@@ -173,4 +175,14 @@ fn above_avx2(lanes: &Lanes, threshold: f32) -> u32 {
 #[target_feature(enable = "avx2,fma")]
 fn blend_avx2(rows: &[f32], ids: &[u32], weights: &[f32], into: &mut [f32]) {
     serial::blend(rows, ids, weights, into);
+}
+
+#[target_feature(enable = "avx2,fma")]
+fn take_best_avx2(group: &[Lanes], n_valid: usize, similarities: &mut [f32], ids: &mut [u32]) {
+    serial::take_best(group, n_valid, similarities, ids);
+}
+
+#[target_feature(enable = "avx2,fma")]
+fn top_two_avx2(values: &[f32]) -> (usize, f32, f32) {
+    serial::top_two(values)
 }

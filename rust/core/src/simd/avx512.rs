@@ -1,12 +1,12 @@
 //! AVX-512 F, BW, VL and VNNI. One panel vector is one register.
 
-#[expect(clippy::wildcard_imports, reason = "the names of intrinsics are their documentation")]
 use std::arch::x86_64::*;
 
 use super::{BYTES_PER_LANE, ByteLanes, GROUP_PANELS, HalfLanes, Kernels, LANES, Lanes, TILE_QUERIES, Tile, serial};
 
 /// The loops of this file. Given out by [`super::Isa::kernels`] where [`is_available`] alone.
-pub static KERNELS: Kernels = Kernels { dot_f32, group_f32, group_f16, group_i8, tile_f32, quantize, above, blend };
+pub static KERNELS: Kernels =
+    Kernels { dot_f32, group_f32, group_f16, group_i8, tile_f32, quantize, take_best, top_two, above, blend };
 
 /// Whether this machine has the instructions of this file.
 #[must_use]
@@ -35,12 +35,40 @@ entry!(group_f16 = group_f16_avx512(query: &[f32], group: &[HalfLanes], out: &mu
 entry!(group_i8 = group_i8_avx512(query: &[u8], group: &[ByteLanes], out: &mut [[i32; LANES]]));
 entry!(tile_f32 = tile_f32_avx512(queries: &[f32], dim: usize, group: &[Lanes], out: &mut Tile));
 entry!(quantize = quantize_avx512(query: &[f32], out: &mut [u8]) -> (f32, f32));
+entry!(take_best = take_best_avx512(group: &[Lanes], n_valid: usize, similarities: &mut [f32], ids: &mut [u32]));
+entry!(top_two = top_two_avx512(values: &[f32]) -> (usize, f32, f32));
 entry!(above = above_avx512(lanes: &Lanes, threshold: f32) -> u32);
 entry!(blend = blend_avx512(rows: &[f32], ids: &[u32], weights: &[f32], into: &mut [f32]));
 
-#[target_feature(enable = "avx512f,avx2,fma")]
+#[target_feature(enable = "avx512f")]
 fn dot_f32_avx512(left: &[f32], right: &[f32]) -> f32 {
-    serial::dot_f32(left, right)
+    assert!(left.len() == right.len());
+    // Four independent sums hide the latency of the multiply-adds.
+    let mut sums = [_mm512_setzero_ps(); 4];
+    let mut start = 0;
+    while start + 4 * LANES <= left.len() {
+        for (place, sum) in sums.iter_mut().enumerate() {
+            let at = start + place * LANES;
+            // SAFETY: `at + 16` is within both slices.
+            let (left, right) =
+                unsafe { (_mm512_loadu_ps(left.as_ptr().add(at)), _mm512_loadu_ps(right.as_ptr().add(at))) };
+            *sum = _mm512_fmadd_ps(left, right, *sum);
+        }
+        start += 4 * LANES;
+    }
+    while start < left.len() {
+        let mask = lanes_below(left.len() - start);
+        // SAFETY: the mask lets no lane past the end of the slices be read.
+        let (left, right) = unsafe {
+            (
+                _mm512_maskz_loadu_ps(mask, left.as_ptr().add(start)),
+                _mm512_maskz_loadu_ps(mask, right.as_ptr().add(start)),
+            )
+        };
+        sums[0] = _mm512_fmadd_ps(left, right, sums[0]);
+        start += LANES;
+    }
+    _mm512_reduce_add_ps(_mm512_add_ps(_mm512_add_ps(sums[0], sums[1]), _mm512_add_ps(sums[2], sums[3])))
 }
 
 #[target_feature(enable = "avx512f")]
@@ -164,9 +192,31 @@ fn group_i8_of<const P: usize>(query: &[[u8; BYTES_PER_LANE]], group: &[ByteLane
     }
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma")]
+#[target_feature(enable = "avx512f")]
 fn quantize_avx512(query: &[f32], out: &mut [u8]) -> (f32, f32) {
-    serial::quantize(query, out)
+    assert!(out.len() >= query.len());
+    let mut largest = _mm512_setzero_ps();
+    for start in (0..query.len()).step_by(LANES) {
+        let mask = lanes_below(query.len() - start);
+        // SAFETY: the mask lets no lane past the end of the slice be read.
+        let values = unsafe { _mm512_maskz_loadu_ps(mask, query.as_ptr().add(start)) };
+        largest = _mm512_max_ps(largest, _mm512_abs_ps(values));
+    }
+    let largest = _mm512_cvtss_f32(highest_lane(largest));
+    let (scale, inverse) = (largest / 127.0, 127.0 / largest);
+    let mut squared = _mm512_setzero_ps();
+    for start in (0..query.len()).step_by(LANES) {
+        let mask = lanes_below(query.len() - start);
+        // SAFETY: the mask lets no lane past the end of the slice be read.
+        let values = unsafe { _mm512_maskz_loadu_ps(mask, query.as_ptr().add(start)) };
+        let whole = _mm512_cvtps_epi32(_mm512_mul_ps(values, _mm512_set1_ps(inverse)));
+        let bytes = _mm512_add_epi32(whole, _mm512_set1_epi32(128));
+        // SAFETY: the mask lets no byte past the end of the query, and `out` is no shorter, be written.
+        unsafe { _mm512_mask_cvtepi32_storeu_epi8(out.as_mut_ptr().add(start).cast(), mask, bytes) };
+        let error = _mm512_sub_ps(values, _mm512_mul_ps(_mm512_cvtepi32_ps(whole), _mm512_set1_ps(scale)));
+        squared = _mm512_fmadd_ps(error, error, squared);
+    }
+    (scale, _mm512_reduce_add_ps(squared).sqrt())
 }
 
 #[target_feature(enable = "avx512f")]
@@ -179,4 +229,60 @@ fn above_avx512(lanes: &Lanes, threshold: f32) -> u32 {
 #[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
 fn blend_avx512(rows: &[f32], ids: &[u32], weights: &[f32], into: &mut [f32]) {
     serial::blend(rows, ids, weights, into);
+}
+
+/// The highest value of all lanes, in all lanes.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn highest_lane(values: __m512) -> __m512 {
+    let values = _mm512_max_ps(values, _mm512_shuffle_f32x4::<0b01_00_11_10>(values, values));
+    let values = _mm512_max_ps(values, _mm512_shuffle_f32x4::<0b10_11_00_01>(values, values));
+    let values = _mm512_max_ps(values, _mm512_permute_ps::<0b01_00_11_10>(values));
+    _mm512_max_ps(values, _mm512_permute_ps::<0b10_11_00_01>(values))
+}
+
+/// Each step takes the highest of up to 64 values in four registers without a branch that the values decide.
+#[target_feature(enable = "avx512f")]
+fn take_best_avx512(group: &[Lanes], n_valid: usize, similarities: &mut [f32], ids: &mut [u32]) {
+    let lowest = _mm512_set1_ps(f32::NEG_INFINITY);
+    let mut left = [lowest; GROUP_PANELS];
+    for (panel, lanes) in group.iter().enumerate().take(GROUP_PANELS) {
+        let valid = lanes_below(n_valid.saturating_sub(panel * LANES));
+        // SAFETY: `Lanes` is 64 bytes at a 64-byte boundary.
+        left[panel] = unsafe { _mm512_mask_load_ps(lowest, valid, lanes.0.as_ptr()) };
+    }
+    for (similarity, id) in similarities.iter_mut().zip(ids) {
+        let highest = highest_lane(_mm512_max_ps(_mm512_max_ps(left[0], left[1]), _mm512_max_ps(left[2], left[3])));
+        let mut equal = 0u64;
+        for (panel, &values) in left.iter().enumerate() {
+            equal |= u64::from(_mm512_cmp_ps_mask::<_CMP_EQ_OQ>(values, highest)) << (panel * LANES);
+        }
+        *similarity = _mm512_cvtss_f32(highest);
+        // The lowest set bit is the first of equals; padding is negative infinity and never a cluster.
+        *id = if *similarity > f32::NEG_INFINITY { equal.trailing_zeros() } else { u32::MAX };
+        let taken = equal & equal.wrapping_neg();
+        for (panel, values) in left.iter_mut().enumerate() {
+            *values = _mm512_mask_mov_ps(*values, (taken >> (panel * LANES)) as u16, lowest);
+        }
+    }
+}
+
+/// A mask of the first `n` lanes, all of them from sixteen on.
+#[inline]
+fn lanes_below(n: usize) -> u16 {
+    if n >= LANES { u16::MAX } else { (1 << n) - 1 }
+}
+
+#[target_feature(enable = "avx512f")]
+fn top_two_avx512(values: &[f32]) -> (usize, f32, f32) {
+    if values.len() > LANES {
+        return serial::top_two(values);
+    }
+    let lowest = _mm512_set1_ps(f32::NEG_INFINITY);
+    // SAFETY: the mask lets no lane past the end of the slice be read.
+    let values = unsafe { _mm512_mask_loadu_ps(lowest, lanes_below(values.len()), values.as_ptr()) };
+    let first = highest_lane(values);
+    let equal = _mm512_cmp_ps_mask::<_CMP_EQ_OQ>(values, first);
+    let others = _mm512_mask_mov_ps(values, equal & equal.wrapping_neg(), lowest);
+    (equal.trailing_zeros() as usize, _mm512_cvtss_f32(first), _mm512_cvtss_f32(highest_lane(others)))
 }

@@ -118,6 +118,7 @@ impl Isa {
 
 /// The inner loops of one instruction set.
 #[derive(Debug)]
+#[expect(clippy::type_complexity, reason = "the signatures are the point of this table")]
 pub struct Kernels {
     /// Inner product of two slices of equal length.
     pub dot_f32: fn(&[f32], &[f32]) -> f32,
@@ -131,6 +132,12 @@ pub struct Kernels {
     pub tile_f32: fn(queries: &[f32], dim: usize, group: &[Lanes], out: &mut Tile),
     /// Writes a query as unsigned bytes around 128 and returns the value of one unit and the distance to the query.
     pub quantize: fn(query: &[f32], out: &mut [u8]) -> (f32, f32),
+    /// The highest of the first `n_valid` lanes of a group, descending, the lower lane first in a tie, with their lanes;
+    /// as many as there is room for, then negative infinity and `u32::MAX`.
+    pub take_best: fn(group: &[Lanes], n_valid: usize, similarities: &mut [f32], ids: &mut [u32]),
+    /// Place of the highest value, the first of equals, that value, and the highest among the others. Without values
+    /// above negative infinity the place has no meaning.
+    pub top_two: fn(&[f32]) -> (usize, f32, f32),
     /// Bit `l` is set where lane `l` exceeds the threshold.
     pub above: fn(&Lanes, threshold: f32) -> u32,
     /// `into[m] = sum_i weights[i] * rows[ids[i]][m]` over rows of `into.len()` values.
@@ -191,7 +198,7 @@ mod tests {
                     let n_vectors = dim.div_ceil(BYTES_PER_LANE);
                     let query: Vec<u8> = values(n_vectors * BYTES_PER_LANE, 5)
                         .iter()
-                        .map(|value| (128.0 + value * 255.0) as u8)
+                        .map(|value| ((value * 255.0) as i8).cast_unsigned() ^ 128)
                         .collect();
                     let bytes: Vec<ByteLanes> = (0..n_panels * n_vectors)
                         .map(|vector| {
@@ -254,6 +261,71 @@ mod tests {
                     serial::blend(&rows, &ids[..n], &weights[..n], &mut wanted);
                     assert!(got.iter().zip(&wanted).all(|(&got, &wanted)| close(got, wanted)), "{isa:?} {width}");
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn quantizing_is_within_half_a_unit_and_says_how_far_it_is() {
+        for isa in available() {
+            for dim in DIMS {
+                let query = values(dim, 11);
+                let (mut got, mut wanted) = (vec![7; dim + 3], vec![7; dim + 3]);
+                let (scale, error) = (isa.kernels().quantize)(&query, &mut got);
+                let (wanted_scale, wanted_error) = serial::quantize(&query, &mut wanted);
+                assert_eq!((&got, scale), (&wanted, wanted_scale), "{isa:?} {dim}");
+                assert_eq!(got[dim..], [7, 7, 7], "bytes past the query stay as they are");
+                assert!((error - wanted_error).abs() <= 1e-5 * wanted_error + 1e-9, "{isa:?} {error} {wanted_error}");
+                let stored = got.iter().map(|&byte| (f32::from(byte) - 128.0) * scale);
+                let exact: f64 =
+                    query.iter().zip(stored).map(|(value, stored)| f64::from(value - stored).powi(2)).sum();
+                assert!((exact.sqrt() - f64::from(error)).abs() <= 1e-4 * f64::from(scale));
+            }
+        }
+    }
+
+    #[test]
+    fn the_best_of_a_group_are_those_of_a_stable_sort() {
+        for isa in available() {
+            let kernels = isa.kernels();
+            for n_panels in 1..=GROUP_PANELS {
+                for n_valid in
+                    [1usize, 2, 15, 16, 17, 33, 63, 64].into_iter().filter(|&n| n.div_ceil(LANES) == n_panels)
+                {
+                    // Coarse values, so that many are equal.
+                    let group: Vec<Lanes> = values(n_panels * LANES, n_valid as u32)
+                        .as_chunks()
+                        .0
+                        .iter()
+                        .map(|&lanes: &[f32; LANES]| Lanes(lanes.map(|value| (value * 8.0).round() - 1.0)))
+                        .collect();
+                    let flat: Vec<f32> = group.iter().flat_map(|lanes| lanes.0).take(n_valid).collect();
+                    let mut order: Vec<u32> = (0..n_valid as u32).collect();
+                    order.sort_by(|&left, &right| flat[right as usize].total_cmp(&flat[left as usize]));
+                    for top_p in [1, 2, 4, 8, 32, 64] {
+                        let (mut similarities, mut ids) = (vec![0.0; top_p], vec![0; top_p]);
+                        (kernels.take_best)(&group, n_valid, &mut similarities, &mut ids);
+                        for place in 0..top_p {
+                            let wanted = order.get(place).copied();
+                            assert_eq!(ids[place], wanted.unwrap_or(u32::MAX), "{isa:?} {n_valid} {top_p} {place}");
+                            let value = wanted.map_or(f32::NEG_INFINITY, |id| flat[id as usize]);
+                            assert_eq!(similarities[place], value);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_top_two_are_those_of_the_portable_loop() {
+        for isa in available() {
+            for n in 1..40 {
+                let coarse: Vec<f32> = values(n, n as u32).iter().map(|value| (value * 4.0).round()).collect();
+                assert_eq!((isa.kernels().top_two)(&coarse), serial::top_two(&coarse), "{isa:?} {coarse:?}");
+                let mut one = vec![f32::NEG_INFINITY; n];
+                one[n / 2] = 1.0;
+                assert_eq!((isa.kernels().top_two)(&one), (n / 2, 1.0, f32::NEG_INFINITY), "{isa:?}");
             }
         }
     }

@@ -1,6 +1,5 @@
 //! NEON, which every aarch64 processor has. One panel vector is four registers.
 
-#[expect(clippy::wildcard_imports, reason = "the names of intrinsics are their documentation")]
 use std::arch::aarch64::*;
 
 use super::{Kernels, LANES, Lanes, TILE_QUERIES, Tile, serial};
@@ -13,6 +12,8 @@ pub static KERNELS: Kernels = Kernels {
     group_i8: serial::group_i8,
     tile_f32,
     quantize: serial::quantize,
+    take_best: serial::take_best,
+    top_two: serial::top_two,
     above: serial::above,
     blend: serial::blend,
 };

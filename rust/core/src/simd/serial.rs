@@ -1,9 +1,10 @@
 //! Portable loops, written so that the compiler turns them into vector code of the baseline.
 
-use super::{BYTES_PER_LANE, ByteLanes, HalfLanes, Kernels, LANES, Lanes, Tile};
+use super::{BYTES_PER_LANE, ByteLanes, GROUP_PANELS, HalfLanes, Kernels, LANES, Lanes, Tile};
 
 /// The portable loops.
-pub static KERNELS: Kernels = Kernels { dot_f32, group_f32, group_f16, group_i8, tile_f32, quantize, above, blend };
+pub static KERNELS: Kernels =
+    Kernels { dot_f32, group_f32, group_f16, group_i8, tile_f32, quantize, take_best, top_two, above, blend };
 
 /// Inner product of two slices of equal length.
 #[must_use]
@@ -111,6 +112,51 @@ pub fn quantize(query: &[f32], out: &mut [u8]) -> (f32, f32) {
         }
     }
     (scale, squared.iter().sum::<f32>().sqrt())
+}
+
+/// See [`Kernels::take_best`].
+#[inline(always)]
+pub fn take_best(group: &[Lanes], n_valid: usize, similarities: &mut [f32], ids: &mut [u32]) {
+    let mut left = [[f32::NEG_INFINITY; LANES]; GROUP_PANELS];
+    for (panel, lanes) in group.iter().enumerate() {
+        for lane in 0..LANES {
+            let is_valid = panel * LANES + lane < n_valid;
+            left[panel][lane] = if is_valid { lanes.0[lane] } else { f32::NEG_INFINITY };
+        }
+    }
+    for (similarity, id) in similarities.iter_mut().zip(ids) {
+        let mut highest = left[0];
+        for lanes in &left[1..] {
+            for lane in 0..LANES {
+                highest[lane] = if lanes[lane] > highest[lane] { lanes[lane] } else { highest[lane] };
+            }
+        }
+        *similarity = highest.iter().fold(f32::NEG_INFINITY, |best, &value| if value > best { value } else { best });
+        *id = u32::MAX;
+        if *similarity > f32::NEG_INFINITY
+            && let Some(place) = left.as_flattened().iter().position(|value| value == similarity)
+        {
+            *id = place as u32;
+            left.as_flattened_mut()[place] = f32::NEG_INFINITY;
+        }
+    }
+}
+
+/// See [`Kernels::top_two`].
+#[must_use]
+#[inline(always)]
+pub fn top_two(values: &[f32]) -> (usize, f32, f32) {
+    let (mut place, mut first, mut second) = (0, f32::NEG_INFINITY, f32::NEG_INFINITY);
+    for (id, &value) in values.iter().enumerate() {
+        if value > first {
+            second = first;
+            first = value;
+            place = id;
+        } else if value > second {
+            second = value;
+        }
+    }
+    (place, first, second)
 }
 
 /// See [`Kernels::above`].
