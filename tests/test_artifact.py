@@ -322,6 +322,8 @@ def test_missing_tensor(
 def test_wrong_dtype(
     name: str, dtype: str, tensors: Tensors, metadata: dict[str, Any], pack: Pack, tmp_path: Path
 ) -> None:
+    if (name, dtype) == ("centroids", "float16"):
+        dtype = "float64"  # centroids may be float16
     tensors[name] = np.nan_to_num(tensors[name]).astype(dtype)
     refused(pack(tensors, metadata), rf"tensor '{name}': got [FI]\d+ \[.*wanted F32 \[", tmp_path / "r")
 

@@ -6,7 +6,7 @@
 'atlas-large'
 """
 
-from centroute._kernel import Decision, DecisionBatch, Policy, __version__
+from centroute._kernel import Decision, DecisionBatch, Policy, __version__, simd
 from centroute.artifact import Artifact
 from centroute.errors import ArtifactError, DataError, EmbedderError, PolicyError
 from centroute.router import Router
@@ -22,4 +22,5 @@ __all__ = [
     "PolicyError",
     "Router",
     "__version__",
+    "simd",
 ]

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,8 @@ FORMAT_VERSION = 1
 MAX_BYTES = 1 << 34
 """Files larger than this are refused before they are read."""
 
+Precision = Literal["f32", "f16", "i8"]
+Tensor = NDArray[np.float32] | NDArray[np.float16] | NDArray[np.int8]
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
 _POLICY_FIELDS = (
@@ -103,6 +106,8 @@ class Artifact:
         What holds for requests that leave something open.
     report
         What calibration measured and found.
+    precision
+        How the file stores the centroids: ``"f32"``, ``"f16"`` or ``"i8"`` (with a scale a row).
     """
 
     models: tuple[PoolModel, ...]
@@ -120,6 +125,7 @@ class Artifact:
     ood_threshold: float | None = None
     default_policy: Policy | None = None
     report: Mapping[str, Json] = field(default_factory=dict)
+    precision: Precision = "f32"
 
     def to_bytes(self) -> bytes:
         """Serialise; the same artifact gives the same bytes.
@@ -131,12 +137,11 @@ class Artifact:
         """
         from safetensors.numpy import save
 
-        tensors = {
+        tensors: dict[str, Tensor] = {
             name: np.ascontiguousarray(getattr(self, name), dtype="<f4")
-            for name in (
-                "centroids", "cost", "count", "frontier", "prior_cost", "prior_quality", "quality",
-            )
-        }  # fmt: skip
+            for name in ("cost", "count", "frontier", "prior_cost", "prior_quality", "quality")
+        }
+        tensors.update(_pack_centroids(self.centroids, self.precision))
         metadata: dict[str, Json] = {
             "format_version": FORMAT_VERSION,
             "centroute_version": __version__,
@@ -210,12 +215,17 @@ class Artifact:
             ood_threshold=metadata.get("ood_threshold"),
             default_policy=None if policy is None else Policy(**policy),
             report=report,
+            precision=cast("Precision", kernel.stored_precision),
             **kernel.tensors(),
         )
 
 
-def load_kernel(path: str | os.PathLike[str], *, generation: int = 1) -> Kernel:
+def load_kernel(
+    path: str | os.PathLike[str], *, generation: int = 1, precision: Precision | None = None
+) -> Kernel:
     """Read and validate a router file for routing.
+
+    ``precision`` is the one to search centroids in, the file's own when not given.
 
     Raises
     ------
@@ -233,7 +243,7 @@ def load_kernel(path: str | os.PathLike[str], *, generation: int = 1) -> Kernel:
     except OSError as error:
         raise ArtifactError(f"{file}: cannot be read ({_reason(error)})") from error
     try:
-        return Kernel(data, generation=generation)
+        return Kernel(data, generation=generation, precision=precision)
     except ArtifactError as error:
         raise ArtifactError(f"{file}: {error}") from None
 
@@ -248,12 +258,25 @@ def policy_to_json(policy: Policy) -> dict[str, Json]:
     return fields
 
 
-def _digest(metadata: str, tensors: Mapping[str, NDArray[np.float32]]) -> str:
+def _pack_centroids(centroids: NDArray[np.float32], precision: Precision) -> dict[str, Tensor]:
+    """Tensors that store the centroids."""
+    if precision == "f32":
+        return {"centroids": np.ascontiguousarray(centroids, dtype="<f4")}
+    if precision == "f16":
+        return {"centroids": np.ascontiguousarray(centroids, dtype="<f2")}
+    if precision == "i8":
+        scale = (np.abs(centroids).max(axis=1) / 127).astype("<f4")
+        return {"centroids": np.rint(centroids / scale[:, None]).astype(np.int8), "centroid_scale": scale}
+    raise ArtifactError(f"precision {precision!r}: wanted one of 'f32', 'f16', 'i8'")
+
+
+def _digest(metadata: str, tensors: Mapping[str, Tensor]) -> str:
     """Digest of a file's contents, as ``rust/core/src/artifact.rs`` defines it."""
     hasher = hashlib.sha256(metadata.encode())
     for name in sorted(tensors):
         tensor = tensors[name]
-        hasher.update(f"{name}:F32:{list(tensor.shape)}".encode())
+        dtype = {"f": "F", "i": "I"}[tensor.dtype.kind] + str(8 * tensor.dtype.itemsize)
+        hasher.update(f"{name}:{dtype}:{list(tensor.shape)}".encode())
         hasher.update(tensor.tobytes())
     return hasher.hexdigest()
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from centroute._kernel import Decision, DecisionBatch, Kernel, Policy
-from centroute.artifact import Artifact, load_kernel
+from centroute.artifact import Artifact, Precision, load_kernel
 from centroute.errors import DataError, EmbedderError
 
 if TYPE_CHECKING:
@@ -30,7 +30,13 @@ class Router:
             _check_embedder(kernel, embedder)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], *, embedder: "Embedder | str | None" = None) -> "Router":
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        embedder: "Embedder | str | None" = None,
+        precision: Precision | None = None,
+    ) -> "Router":
         """Read and validate a router file.
 
         Parameters
@@ -40,6 +46,9 @@ class Router:
         embedder
             Embedder for texts, its name or its folder; by default the one that the artifact names, loaded
             when the first text comes.
+        precision
+            In which precision one query is searched: ``"f32"``, ``"f16"`` or ``"i8"``, which need half and a
+            quarter of the memory traffic and choose the same clusters; that of the file when not given.
 
         Raises
         ------
@@ -48,7 +57,7 @@ class Router:
         EmbedderError
             If the embedder is not the one that the centroids were fitted on.
         """
-        kernel = load_kernel(path)
+        kernel = load_kernel(path, precision=precision)
         if isinstance(embedder, str):
             from centroute.embedders import load_embedder
 
@@ -56,8 +65,10 @@ class Router:
         return cls(kernel, embedder=embedder)
 
     @classmethod
-    def from_artifact(cls, artifact: Artifact, *, embedder: "Embedder | None" = None) -> "Router":
-        """Route with an artifact that was not written to a file.
+    def from_artifact(
+        cls, artifact: Artifact, *, embedder: "Embedder | None" = None, precision: Precision | None = None
+    ) -> "Router":
+        """Route with an artifact that was not written to a file. The options are those of :meth:`load`.
 
         Raises
         ------
@@ -66,7 +77,7 @@ class Router:
         EmbedderError
             If the embedder is not the one that the centroids were fitted on.
         """
-        return cls(Kernel(artifact.to_bytes()), embedder=embedder)
+        return cls(Kernel(artifact.to_bytes(), precision=precision), embedder=embedder)
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -92,6 +103,16 @@ class Router:
     def n_clusters(self) -> int:
         """Number of clusters."""
         return self._kernel.n_clusters
+
+    @property
+    def precision(self) -> str:
+        """Precision in which one query is searched."""
+        return self._kernel.precision
+
+    @property
+    def simd(self) -> str:
+        """Instruction set in use, see :func:`centroute.simd`."""
+        return self._kernel.simd
 
     @property
     def generation(self) -> int:
@@ -148,7 +169,14 @@ class Router:
         return self._kernel.route(embedding, policy)
 
     def route_embeddings(
-        self, embeddings: NDArray[np.float32], *, policy: Policy | None = None
+        self,
+        embeddings: NDArray[np.float32],
+        *,
+        policy: Policy | None = None,
+        alpha: NDArray[np.float32] | None = None,
+        willingness_to_pay: NDArray[np.float32] | None = None,
+        allow: NDArray[np.bool_] | None = None,
+        threads: int = 1,
     ) -> DecisionBatch:
         """Decide many embeddings of your own.
 
@@ -158,15 +186,28 @@ class Router:
             C-contiguous float32 ``[n, dim]``; rows are normalised inside. Must not be written to meanwhile.
         policy
             What these requests want.
+        alpha, willingness_to_pay
+            Float32 ``[n]``: one of them takes the place of the policy's objective, row by row.
+        allow
+            Bool ``[n, n_models]``: models that each row allows; the policy's limits hold besides.
+        threads
+            Threads to decide on. The result is the same to the bit on any number.
 
         Raises
         ------
         DataError
             If the dtype, order or dim is another, or a row is not finite or zero; names the row.
         PolicyError
-            As :meth:`route`.
+            As :meth:`route`; names the row where it is one row's.
         """
-        return self._kernel.route_batch(embeddings, policy)
+        return self._kernel.route_batch(
+            embeddings,
+            policy,
+            alpha=alpha,
+            willingness_to_pay=willingness_to_pay,
+            allow=allow,
+            threads=threads,
+        )
 
     def predict(self, embeddings: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Predicted quality and cost (USD, NaN when unknown) of every model, two arrays ``[n, n_models]``."""

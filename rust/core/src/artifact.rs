@@ -1,17 +1,19 @@
 //! Bytes of a router file in; validated metadata and tables out, or the first thing that is wrong.
 //!
-//! A safetensors file. Tensors, all f32: `centroids [n_clusters, dim]` (unit rows), `quality`, `cost` and
-//! `count` `[n_clusters, n_models]`, `prior_quality` and `prior_cost` `[n_models]`, `frontier [n_points, 3]`
+//! A safetensors file. Tensors: `centroids [n_clusters, dim]` (unit rows; f32, f16, or i8 with
+//! `centroid_scale [n_clusters]` in f32) and, all f32, `quality`, `cost` and `count` `[n_clusters, n_models]`, `prior_quality` and `prior_cost` `[n_models]`, `frontier [n_points, 3]`
 //! (willingness to pay, quality, mean cost; ascending). A model whose cost is unknown has NaN in its whole
 //! cost column and prior; no other value may be NaN. Metadata key `centroute` holds the JSON of [`Metadata`].
 
 use std::collections::{BTreeSet, HashSet};
 use std::fmt::Write as _;
 
+use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
+use crate::centroids::Precision;
 use crate::error::Error;
 use crate::policy::PolicySpec;
 use crate::simd::serial;
@@ -22,6 +24,8 @@ pub const FORMAT_VERSION: u64 = 1;
 pub const MAX_TOP_P: usize = 1024;
 /// How far the norm of a stored centroid may be from one.
 const NORM_TOLERANCE: f32 = 1e-3;
+/// The same for rows that were rounded to f16 or i8.
+const ROUNDED_NORM_TOLERANCE: f32 = 2e-2;
 
 /// One model of the pool.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -93,8 +97,10 @@ pub struct Artifact {
     pub metadata: Metadata,
     /// The whole metadata JSON as it stands in the file.
     pub metadata_json: String,
-    /// Unit rows `[n_clusters, dim]`.
+    /// Unit rows `[n_clusters, dim]`, as stored or turned back into f32.
     pub centroids: Vec<f32>,
+    /// How the file stores them.
+    pub precision: Precision,
     /// Predicted quality and its prior.
     pub quality: Table,
     /// Predicted cost in USD and its prior.
@@ -120,7 +126,7 @@ impl Artifact {
         }
 
         let (n_models, dim) = (metadata.models.len(), metadata.embedder.dim);
-        let centroids = read_f32(&tensors, "centroids", &[None, Some(dim)])?;
+        let (centroids, precision) = read_centroids(&tensors, dim)?;
         let n_clusters = centroids.len() / dim;
         if n_clusters == 0 {
             return Err(Error::Metadata("the file holds no cluster".into()));
@@ -141,6 +147,7 @@ impl Artifact {
             count: read_f32(&tensors, "count", &cells)?,
             frontier: read_f32(&tensors, "frontier", &[None, Some(3)])?.as_chunks().0.to_vec(),
             centroids,
+            precision,
             metadata_json: json.clone(),
             metadata,
         };
@@ -203,9 +210,10 @@ impl Artifact {
                 }
             }
         }
+        let tolerance = if self.precision == Precision::F32 { NORM_TOLERANCE } else { ROUNDED_NORM_TOLERANCE };
         for (cluster, centroid) in self.centroids.chunks_exact(dim).enumerate() {
             let norm = serial::dot_f32(centroid, centroid).sqrt();
-            if norm.is_nan() || (norm - 1.0).abs() > NORM_TOLERANCE {
+            if norm.is_nan() || (norm - 1.0).abs() > tolerance {
                 return Err(Error::TensorValue {
                     name: "centroids",
                     position: format!("row {cluster}, its norm"),
@@ -301,22 +309,56 @@ fn check_metadata(metadata: &Metadata) -> Result<(), Error> {
     Ok(())
 }
 
+/// Centroid rows turned into f32, and how they were stored.
+fn read_centroids(tensors: &SafeTensors<'_>, dim: usize) -> Result<(Vec<f32>, Precision), Error> {
+    const NAME: &str = "centroids";
+    let tensor = tensors.tensor(NAME).map_err(|_| Error::MissingTensor(NAME))?;
+    let shape = [None, Some(dim)];
+    match tensor.dtype() {
+        Dtype::F16 => {
+            check_layout(&tensor, NAME, Dtype::F16, &shape)?;
+            let halves = tensor.data().as_chunks::<2>().0;
+            Ok((halves.iter().map(|&bytes| serial::f32_from_f16(u16::from_le_bytes(bytes))).collect(), Precision::F16))
+        }
+        Dtype::I8 => {
+            check_layout(&tensor, NAME, Dtype::I8, &shape)?;
+            let scales = read_f32(tensors, "centroid_scale", &[Some(tensor.shape()[0])])?;
+            check_range("centroid_scale", &scales, 1, "finite and above 0", |value| value > 0.0 && value.is_finite())?;
+            let rows = tensor.data().chunks_exact(dim).zip(scales);
+            let values =
+                rows.flat_map(|(row, scale)| row.iter().map(move |&byte| f32::from(byte.cast_signed()) * scale));
+            Ok((values.collect(), Precision::I8))
+        }
+        _ => Ok((read_f32(tensors, NAME, &shape)?, Precision::F32)),
+    }
+}
+
 /// A tensor's values, after its dtype and shape were checked; `None` in `wanted` is any length.
 fn read_f32(tensors: &SafeTensors<'_>, name: &'static str, wanted: &[Option<usize>]) -> Result<Vec<f32>, Error> {
     let tensor = tensors.tensor(name).map_err(|_| Error::MissingTensor(name))?;
+    check_layout(&tensor, name, Dtype::F32, wanted)?;
+    Ok(tensor.data().as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect())
+}
+
+fn check_layout(
+    tensor: &TensorView<'_>,
+    name: &'static str,
+    dtype: Dtype,
+    wanted: &[Option<usize>],
+) -> Result<(), Error> {
     let shape = tensor.shape();
     let fits = shape.len() == wanted.len()
         && shape.iter().zip(wanted).all(|(&length, wanted)| wanted.is_none_or(|wanted| wanted == length));
-    if tensor.dtype() != Dtype::F32 || !fits {
-        let lengths: Vec<String> =
-            wanted.iter().map(|length| length.map_or("any".into(), |length| length.to_string())).collect();
-        return Err(Error::TensorLayout {
-            name,
-            got: format!("{:?} {shape:?}", tensor.dtype()),
-            wanted: format!("F32 [{}]", lengths.join(", ")),
-        });
+    if tensor.dtype() == dtype && fits {
+        return Ok(());
     }
-    Ok(tensor.data().as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect())
+    let lengths: Vec<String> =
+        wanted.iter().map(|length| length.map_or("any".into(), |length| length.to_string())).collect();
+    Err(Error::TensorLayout {
+        name,
+        got: format!("{:?} {shape:?}", tensor.dtype()),
+        wanted: format!("{dtype:?} [{}]", lengths.join(", ")),
+    })
 }
 
 fn value_error(name: &'static str, place: usize, width: usize, value: f32, wanted: &'static str) -> Error {

@@ -60,7 +60,10 @@ pub struct RowPolicy<'a> {
 
 impl Router {
     /// Lays out a validated artifact for an instruction set and a search precision.
-    pub fn new(mut artifact: Artifact, precision: Precision, isa: Isa) -> Result<Self, Error> {
+    ///
+    /// Without a precision the one that the file stores is taken.
+    pub fn new(mut artifact: Artifact, precision: Option<Precision>, isa: Isa) -> Result<Self, Error> {
+        let precision = precision.unwrap_or(artifact.precision);
         let n_models = artifact.n_models();
         let rows = std::mem::take(&mut artifact.centroids);
         let router = Self {

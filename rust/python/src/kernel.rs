@@ -102,11 +102,15 @@ impl Kernel {
 #[pymethods]
 impl Kernel {
     #[new]
-    #[pyo3(signature = (data, *, generation=1, precision="f32"))]
-    fn new(py: Python<'_>, data: &[u8], generation: u64, precision: &str) -> PyResult<Self> {
-        let search = Precision::from_name(precision).ok_or_else(|| {
-            PyValueError::new_err(format!("precision {precision:?}: wanted one of 'f32', 'f16', 'i8'"))
-        })?;
+    #[pyo3(signature = (data, *, generation=1, precision=None))]
+    fn new(py: Python<'_>, data: &[u8], generation: u64, precision: Option<&str>) -> PyResult<Self> {
+        let search = precision
+            .map(|name| {
+                Precision::from_name(name).ok_or_else(|| {
+                    PyValueError::new_err(format!("precision '{name}': wanted one of 'f32', 'f16', 'i8'"))
+                })
+            })
+            .transpose()?;
         let isa = isa()?;
         let router = py.detach(|| Router::new(Artifact::from_bytes(data)?, search, isa)).map_err(raise)?;
         let default_policy = Arc::new(router.compile(&PolicySpec::default()).map_err(raise)?);
@@ -151,6 +155,12 @@ impl Kernel {
     #[getter]
     fn precision(&self) -> &'static str {
         self.router.centroids().precision().name()
+    }
+
+    /// How the file stores the centroids.
+    #[getter]
+    fn stored_precision(&self) -> &'static str {
+        self.router.artifact().precision.name()
     }
 
     /// Name, dim and fingerprint (`None` for embeddings from outside) of the embedder it was fitted on.
