@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 RUST_SOURCES := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-debug ci fmt lint typecheck cargo-test bench quality clean toolchain
+.PHONY: help demo test test-debug ci fmt lint typecheck cargo-test bench bench-sweep bench-rust instructions soak quality clean toolchain
 
 help: ## List the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -19,7 +19,7 @@ test: cargo-test $(VENV)/built ## Run all tests
 cargo-test: toolchain
 	cargo test --workspace --locked --quiet
 
-ci: lint typecheck test test-debug ## What continuous integration runs
+ci: lint typecheck test test-debug instructions ## What continuous integration runs
 
 # The debug build lies beside the installed one: same Python files, extension with debug assertions.
 DEBUG_PACKAGE := target/debug-package
@@ -45,8 +45,21 @@ typecheck: $(VENV)/built ## Check types, and the extension's stub against the ex
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest centroute._kernel
 
-bench: $(VENV)/built ## Measure the kernel beside its peers
-	$(BIN)/pytest benches/bench_kernel.py --benchmark-only
+BENCH := $(BIN)/pytest benches/bench_kernel.py --benchmark-only --benchmark-columns=median -p no:cacheprovider -W ignore
+bench: $(VENV)/built $(VENV)/bench-installed ## Measure the kernel beside its peers, one table
+	$(BENCH)
+
+bench-sweep: $(VENV)/built $(VENV)/bench-installed ## Measure one query over all sizes
+	$(BENCH) -m sweep
+
+bench-rust: toolchain ## Measure the kernel without Python, per instruction set
+	cargo bench --locked --package centroute-core
+
+instructions: $(VENV)/built ## Compare the kernel's instruction counts with the stored ones
+	$(BIN)/python benches/instructions.py
+
+soak: $(VENV)/built $(VENV)/bench-installed ## Route ten million queries and watch the memory
+	$(BIN)/python benches/soak.py
 
 quality: $(VENV)/built ## Measure routing quality on the outcome data in ../shared/data
 	$(BIN)/python benches/quality.py
@@ -66,6 +79,10 @@ toolchain:
 $(VENV)/installed: requirements-dev.lock | toolchain
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements-dev.lock
+	@touch $@
+
+$(VENV)/bench-installed: requirements-bench.lock | $(VENV)/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements-bench.lock
 	@touch $@
 
 $(VENV)/built: $(VENV)/installed $(RUST_SOURCES)

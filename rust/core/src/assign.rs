@@ -1,10 +1,11 @@
-//! Inner products in; the `top_p` nearest clusters of a query, best first, and their weights out.
+//! Inner products in; the `top_p` nearest clusters of a query out, best first, and how far they are trusted.
 //!
-//! Similarity is the cosine: the inner product with the unit centroid over the query's norm. Weights are
-//! `softmax(beta * similarity)` over the chosen clusters. Equal similarities go to the lower cluster id.
+//! Similarity is the cosine: the inner product with the unit centroid over the query's norm. Equal similarities go to
+//! the lower cluster id. Weights are `softmax(beta * similarity)` over the chosen clusters, see
+//! [`crate::simd::Kernels::weigh`].
 
 use crate::error::Error;
-use crate::simd::{Kernels, LANES, Lanes};
+use crate::simd::{Kernels, Lanes, serial};
 
 /// The highest inner products so far, descending, in two borrowed slices of length `top_p`.
 #[derive(Debug)]
@@ -48,38 +49,13 @@ impl<'a> Best<'a> {
     /// Keeps a cluster where it is better than the worst; of equals the lower id is better.
     #[inline]
     pub fn offer(&mut self, similarity: f32, id: u32) {
-        let mut place = self.ids.len() - 1;
-        let is_better = |place: usize, best: &Self| {
-            similarity > best.similarities[place] || (similarity == best.similarities[place] && id < best.ids[place])
-        };
-        if !is_better(place, self) {
-            return;
-        }
-        while place > 0 && is_better(place - 1, self) {
-            self.similarities[place] = self.similarities[place - 1];
-            self.ids[place] = self.ids[place - 1];
-            place -= 1;
-        }
-        self.similarities[place] = similarity;
-        self.ids[place] = id;
+        serial::insert(self.similarities, self.ids, similarity, id);
     }
 
-    /// Offers whole panels, of which the first lane is cluster `first`.
+    /// Takes what is better of a further group, whose first lane is cluster `first`.
     #[inline]
-    pub fn scan(&mut self, kernels: &Kernels, panels: &[Lanes], first: usize, n_clusters: usize) {
-        for (panel, lanes) in panels.iter().enumerate() {
-            let start = first + panel * LANES;
-            let mut mask = (kernels.above)(lanes, self.worst());
-            // Lanes past the last cluster hold no cluster.
-            if start + LANES > n_clusters {
-                mask &= (1 << (n_clusters - start)) - 1;
-            }
-            while mask != 0 {
-                let lane = mask.trailing_zeros() as usize;
-                mask &= mask - 1;
-                self.offer(lanes.0[lane], (start + lane) as u32);
-            }
-        }
+    pub fn scan(&mut self, kernels: &Kernels, group: &[Lanes], first: usize, n_clusters: usize) {
+        (kernels.scan)(group, n_clusters - first, first as u32, self.similarities, self.ids);
     }
 }
 
@@ -106,39 +82,6 @@ fn unroutable(query: &[f32], row: usize, squared: f32) -> Error {
     Error::Row { row, what }
 }
 
-/// Turns inner products, descending, into cosines, and writes their softmax weights.
-#[inline]
-pub fn weigh(similarities: &mut [f32], inverse_norm: f32, beta: f32, weights: &mut [f32]) {
-    let best = similarities[0] * inverse_norm;
-    for (similarity, weight) in similarities.iter_mut().zip(weights.iter_mut()) {
-        *similarity *= inverse_norm;
-        *weight = exp(beta * (*similarity - best));
-    }
-    let scale = weights.iter().sum::<f32>().recip();
-    for weight in weights {
-        *weight *= scale;
-    }
-}
-
-/// `e^x` for `x <= 0` within 2e-7 of itself, the same bits on every machine; `e^-87` below that.
-///
-/// `x = n ln 2 + r` with `|r| <= ln 2 / 2`; the Taylor polynomial of degree 7 in `r`, then the exponent. Without
-/// branches, so that several are computed at once.
-#[inline]
-fn exp(x: f32) -> f32 {
-    /// Adding and subtracting it rounds to a whole number, ties to even.
-    const ROUND: f32 = 12_582_912.0;
-    let x = if x < -87.0 { -87.0 } else { x };
-    let n = (x * std::f32::consts::LOG2_E + ROUND) - ROUND;
-    // ln 2 in two parts: the products with the first are exact.
-    let r = (x - n * 0.693_359_4) + n * 2.121_944_4e-4;
-    let mut sum = 1.0 / 5040.0;
-    for coefficient in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
-        sum = sum * r + coefficient;
-    }
-    sum * f32::from_bits((n as i32 + 127).cast_unsigned() << 23)
-}
-
 /// How far the tables are trusted at a similarity: 1 in distribution, falling linearly to 0 at similarity 0.
 #[must_use]
 #[inline]
@@ -153,7 +96,7 @@ pub fn trust(similarity: f32, ood_threshold: Option<f32>) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::simd::serial;
+    use crate::simd::LANES;
 
     #[test]
     fn the_best_are_kept_in_order_and_ties_keep_the_lower_id() {
@@ -178,25 +121,6 @@ mod tests {
         lanes[1].0[0] = -0.75;
         best.scan(&serial::KERNELS, &lanes, 0, 18);
         assert_eq!(ids, [17, 0, 1, 2]);
-    }
-
-    #[test]
-    fn weights_are_the_softmax_of_the_cosines() {
-        let (mut similarities, mut weights) = ([2.0, 1.6], [0.0; 2]);
-        weigh(&mut similarities, 0.5, 9.0, &mut weights);
-        assert_eq!(similarities, [1.0, 0.8]);
-        assert!((weights[0] + weights[1] - 1.0).abs() < 1e-6);
-        assert!((weights[1] / weights[0] - (9.0f32 * -0.2).exp()).abs() < 1e-6);
-    }
-
-    #[test]
-    fn exp_is_the_exponential() {
-        for step in 0..2_000_000 {
-            let x = -100.0 * step as f32 / 2e6;
-            let (got, wanted) = (exp(x), f64::from(x).exp());
-            assert!((f64::from(got) - wanted).abs() <= 2e-7 * wanted + 2e-38, "exp({x}) = {got}, wanted {wanted}");
-        }
-        assert_eq!((exp(0.0), exp(-1000.0), exp(f32::MIN)), (1.0, exp(-87.0), exp(-87.0)));
     }
 
     #[test]

@@ -7,11 +7,14 @@
 use crate::assign::Best;
 use crate::simd::serial::{f16_from_f32, f32_from_f16};
 use crate::simd::{
-    BYTES_PER_LANE, ByteLanes, GROUP_CLUSTERS, GROUP_PANELS, HalfLanes, Isa, Kernels, LANES, Lanes, TILE_QUERIES, Tile,
+    BYTES_PER_LANE, ByteLanes, ByteTile, GROUP_CLUSTERS, GROUP_PANELS, HalfLanes, Isa, Kernels, LANES, Lanes,
+    TILE_QUERIES, Tile,
 };
 
-/// Queries whose best clusters are kept while all panels pass by.
-pub const QUERIES_PER_BLOCK: usize = 96;
+/// Clusters from which a batch is searched in bytes where the table is.
+const BYTES_IN_BATCHES_FROM: usize = 256;
+/// Approximate similarities that a block may keep: a megabyte.
+const MAX_KEPT_SIMILARITIES: usize = 1 << 18;
 /// Room for the rounding of the f32 sums themselves, in units of the product of norms.
 const ROUNDING: f32 = 1e-5;
 
@@ -83,6 +86,8 @@ pub struct SearchScratch {
     tile: Tile,
     /// Approximate similarities of one query to all clusters.
     approximate: Vec<Lanes>,
+    /// The same of the queries of a block.
+    block: Vec<Lanes>,
     quantized: Vec<u8>,
     /// Panels unpacked for a batch where the table is not f32.
     panels: Vec<Lanes>,
@@ -183,15 +188,9 @@ impl Centroids {
                 for (panels, (out, lanes)) in groups.zip(outs) {
                     let mut sums = [[0; LANES]; GROUP_PANELS];
                     (self.kernels.group_i8)(&scratch.quantized, panels, &mut sums[..out.len()]);
-                    for ((out, sums), lanes) in out.iter_mut().zip(&sums).zip(lanes) {
-                        for lane in 0..LANES {
-                            out.0[lane] = (sums[lane] - lanes.offset[lane]) as f32 * (scale * lanes.scale[lane]);
-                        }
-                    }
+                    approximate_group(&sums, scale, lanes, out);
                 }
-                // A stored row is no longer than its f32 row and its own error.
-                let bound = norm * (row_error + ROUNDING) + query_error * (1.0 + row_error);
-                self.rescore(query, bound, best, scratch);
+                self.rescore(query, byte_bound(norm, *row_error, query_error), best, scratch);
             }
         }
     }
@@ -235,18 +234,49 @@ impl Centroids {
         }
     }
 
-    /// The same for up to [`QUERIES_PER_BLOCK`] rows; `similarities` and `ids` receive `top_p` a row.
+    /// Queries whose best clusters are kept while all panels pass by: they and a group fit the second cache. Where each
+    /// group is unpacked for a block, more share that work; where similarities are kept, they fit too.
+    #[must_use]
+    pub fn queries_per_block(&self) -> usize {
+        match self.table {
+            Table::F32(_) => 192,
+            Table::I8 { .. } if self.n_clusters >= BYTES_IN_BATCHES_FROM => {
+                (MAX_KEPT_SIMILARITIES / self.n_clusters).clamp(TILE_QUERIES, 192)
+            }
+            _ => 768,
+        }
+    }
+
+    /// The same for a block of rows; `norms` holds one a row, `similarities` and `ids` receive `top_p` a row.
     ///
-    /// Searched in f32 whatever the table: a batch is bound by arithmetic and not by memory.
+    /// Few clusters are searched in f32 whatever the table: there the arithmetic saved would not pay for scoring again.
     pub fn search_block(
         &self,
         queries: &[f32],
+        norms: &[f32],
         similarities: &mut [f32],
         ids: &mut [u32],
         scratch: &mut SearchScratch,
     ) {
-        let n_queries = queries.len() / self.dim;
-        let top_p = similarities.len() / n_queries;
+        let top_p = similarities.len() / norms.len();
+        if let Table::I8 { panels, lanes, row_error } = &self.table
+            && self.n_clusters >= BYTES_IN_BATCHES_FROM
+        {
+            let errors = self.approximate_block(queries, panels, lanes, scratch);
+            let states = similarities.chunks_mut(top_p).zip(ids.chunks_mut(top_p));
+            let rows = queries.chunks_exact(self.dim).zip(norms.iter().zip(errors));
+            let mut block = std::mem::take(&mut scratch.block);
+            for ((approximate, (query, (norm, query_error))), (similarities, ids)) in
+                block.chunks_mut(lanes.len()).zip(rows).zip(states)
+            {
+                scratch.approximate.clear();
+                scratch.approximate.extend_from_slice(approximate);
+                let bound = byte_bound(*norm, *row_error, query_error);
+                self.rescore(query, bound, &mut Best::new(similarities, ids), scratch);
+            }
+            scratch.block = block;
+            return;
+        }
         for first in (0..self.n_clusters).step_by(GROUP_CLUSTERS) {
             let n_panels = (self.n_clusters - first).div_ceil(LANES).min(GROUP_PANELS);
             let panels = if let Table::F32(panels) = &self.table {
@@ -266,6 +296,54 @@ impl Centroids {
             }
         }
     }
+
+    /// Approximate similarities of a block of rows to all clusters into `scratch.block`, and how far each row's bytes
+    /// are from it.
+    fn approximate_block(
+        &self,
+        queries: &[f32],
+        panels: &[ByteLanes],
+        lanes: &[ByteScales],
+        scratch: &mut SearchScratch,
+    ) -> Vec<f32> {
+        let n_queries = queries.len() / self.dim;
+        let n_bytes = self.dim.next_multiple_of(BYTES_PER_LANE);
+        let SearchScratch { quantized, block, .. } = scratch;
+        quantized.clear();
+        quantized.resize(n_queries * n_bytes, 128);
+        let rows = queries.chunks_exact(self.dim).zip(quantized.chunks_exact_mut(n_bytes));
+        let (scales, errors): (Vec<f32>, Vec<f32>) =
+            rows.map(|(query, out)| (self.kernels.quantize)(query, out)).unzip();
+        block.resize(n_queries * lanes.len(), Lanes::default());
+        let groups = panels.chunks(GROUP_PANELS * n_bytes / BYTES_PER_LANE).zip(lanes.chunks(GROUP_PANELS));
+        for (group, (panels, group_lanes)) in groups.enumerate() {
+            let tiles = quantized.chunks(TILE_QUERIES * n_bytes).zip(block.chunks_mut(TILE_QUERIES * lanes.len()));
+            for ((queries, block), scales) in tiles.zip(scales.chunks(TILE_QUERIES)) {
+                let mut sums = ByteTile::default();
+                (self.kernels.tile_i8)(queries, n_bytes, panels, &mut sums);
+                for ((sums, &scale), out) in sums.iter().zip(scales).zip(block.chunks_exact_mut(lanes.len())) {
+                    let out = &mut out[group * GROUP_PANELS..][..group_lanes.len()];
+                    approximate_group(sums, scale, group_lanes, out);
+                }
+            }
+        }
+        errors
+    }
+}
+
+/// Sums of bytes as similarities.
+#[inline]
+fn approximate_group(sums: &[[i32; LANES]], scale: f32, lanes: &[ByteScales], out: &mut [Lanes]) {
+    for ((out, sums), lanes) in out.iter_mut().zip(sums).zip(lanes) {
+        for lane in 0..LANES {
+            out.0[lane] = (sums[lane] - lanes.offset[lane]) as f32 * (scale * lanes.scale[lane]);
+        }
+    }
+}
+
+/// How far a similarity of bytes may be off; a stored row is no longer than its f32 row and its own error.
+fn byte_bound(norm: f32, row_error: f32, query_error: f32) -> f32 {
+    norm * (row_error + ROUNDING) + query_error * (1.0 + row_error)
 }
 
 /// Rows `[n, dim]` as groups of panels; lanes past the last row are zero.

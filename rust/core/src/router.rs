@@ -2,8 +2,8 @@
 
 use crate::aggregate::PairedTables;
 use crate::artifact::{Artifact, Table};
-use crate::assign::{Best, norm, trust, weigh};
-use crate::centroids::{Centroids, Precision, QUERIES_PER_BLOCK, SearchScratch};
+use crate::assign::{Best, norm, trust};
+use crate::centroids::{Centroids, Precision, SearchScratch};
 use crate::decide::{Candidates, Choice, exclude, exclude_dearer, utilities};
 use crate::error::Error;
 use crate::policy::{Objective, Policy, PolicySpec};
@@ -148,14 +148,15 @@ impl Router {
         mut each: impl FnMut(usize, usize, &mut Scratch) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let dim = self.centroids.dim();
-        for (block, queries) in queries.chunks(QUERIES_PER_BLOCK * dim).enumerate() {
-            let first_row = first_row + block * QUERIES_PER_BLOCK;
+        let per_block = self.centroids.queries_per_block();
+        for (block, queries) in queries.chunks(per_block * dim).enumerate() {
+            let first_row = first_row + block * per_block;
             self.fit(scratch, queries.len() / dim);
             for (place, query) in queries.chunks_exact(dim).enumerate() {
                 scratch.norms[place] = norm(self.centroids.kernels(), query, first_row + place)?;
             }
-            let Scratch { similarities, cluster_ids, search, .. } = scratch;
-            self.centroids.search_block(queries, similarities, cluster_ids, search);
+            let Scratch { norms, similarities, cluster_ids, search, .. } = scratch;
+            self.centroids.search_block(queries, norms, similarities, cluster_ids, search);
             for place in 0..queries.len() / dim {
                 each(first_row + place, place, scratch)?;
             }
@@ -169,7 +170,7 @@ impl Router {
         let range = place * metadata.top_p..(place + 1) * metadata.top_p;
         let Scratch { cluster_ids, similarities, norms, weights, blended, predicted, .. } = scratch;
         let similarities = &mut similarities[range.clone()];
-        weigh(similarities, norms[place].recip(), metadata.beta, weights);
+        (self.centroids.kernels().weigh)(similarities, norms[place].recip(), metadata.beta, weights);
         let trust = trust(similarities[0], metadata.ood_threshold);
         let (ids, shares) = blended;
         ids.clear();

@@ -2,11 +2,24 @@
 
 use std::arch::x86_64::*;
 
-use super::{BYTES_PER_LANE, ByteLanes, HalfLanes, Kernels, LANES, Lanes, TILE_QUERIES, Tile, serial};
+use super::{BYTES_PER_LANE, ByteLanes, ByteTile, HalfLanes, Kernels, LANES, Lanes, TILE_QUERIES, Tile, serial};
 
 /// The loops of this file. Given out by [`super::Isa::kernels`] where [`is_available`] alone.
-pub static KERNELS: Kernels =
-    Kernels { dot_f32, group_f32, group_f16, group_i8, tile_f32, quantize, take_best, top_two, above, blend };
+pub static KERNELS: Kernels = Kernels {
+    dot_f32,
+    group_f32,
+    group_f16,
+    group_i8,
+    tile_f32,
+    tile_i8,
+    quantize,
+    take_best,
+    scan,
+    weigh,
+    top_two,
+    above,
+    blend,
+};
 
 /// Whether this machine has the instructions of this file.
 #[must_use]
@@ -30,8 +43,11 @@ entry!(group_f32 = group_f32_avx2(query: &[f32], group: &[Lanes], out: &mut [Lan
 entry!(group_f16 = group_f16_avx2(query: &[f32], group: &[HalfLanes], out: &mut [Lanes]));
 entry!(group_i8 = group_i8_avx2(query: &[u8], group: &[ByteLanes], out: &mut [[i32; LANES]]));
 entry!(tile_f32 = tile_f32_avx2(queries: &[f32], dim: usize, group: &[Lanes], out: &mut Tile));
+entry!(tile_i8 = tile_i8_avx2(queries: &[u8], n_bytes: usize, group: &[ByteLanes], out: &mut ByteTile));
 entry!(quantize = quantize_avx2(query: &[f32], out: &mut [u8]) -> (f32, f32));
 entry!(take_best = take_best_avx2(group: &[Lanes], n_valid: usize, similarities: &mut [f32], ids: &mut [u32]));
+entry!(scan = scan_avx2(group: &[Lanes], n_valid: usize, first: u32, similarities: &mut [f32], ids: &mut [u32]));
+entry!(weigh = weigh_avx2(similarities: &mut [f32], inverse_norm: f32, beta: f32, weights: &mut [f32]));
 entry!(top_two = top_two_avx2(values: &[f32]) -> (usize, f32, f32));
 entry!(above = above_avx2(lanes: &Lanes, threshold: f32) -> u32);
 entry!(blend = blend_avx2(rows: &[f32], ids: &[u32], weights: &[f32], into: &mut [f32]));
@@ -185,4 +201,29 @@ fn take_best_avx2(group: &[Lanes], n_valid: usize, similarities: &mut [f32], ids
 #[target_feature(enable = "avx2,fma")]
 fn top_two_avx2(values: &[f32]) -> (usize, f32, f32) {
     serial::top_two(values)
+}
+
+#[target_feature(enable = "avx2")]
+fn weigh_avx2(similarities: &mut [f32], inverse_norm: f32, beta: f32, weights: &mut [f32]) {
+    serial::weigh(similarities, inverse_norm, beta, weights);
+}
+
+#[target_feature(enable = "avx2")]
+fn scan_avx2(group: &[Lanes], n_valid: usize, first: u32, similarities: &mut [f32], ids: &mut [u32]) {
+    for (panel, lanes) in group.iter().enumerate() {
+        // Most panels hold nothing better: one comparison passes them by.
+        if above_avx2(lanes, similarities[similarities.len() - 1]) != 0 {
+            let start = panel * LANES;
+            let (n_valid, first) = (n_valid.saturating_sub(start), first + start as u32);
+            serial::scan(std::slice::from_ref(lanes), n_valid, first, similarities, ids);
+        }
+    }
+}
+
+#[target_feature(enable = "avx2")]
+fn tile_i8_avx2(queries: &[u8], n_bytes: usize, group: &[ByteLanes], out: &mut ByteTile) {
+    let n_panels = group.len() * BYTES_PER_LANE / n_bytes;
+    for (query, out) in queries.chunks_exact(n_bytes).zip(out) {
+        group_i8_avx2(query, group, &mut out[..n_panels]);
+    }
 }

@@ -2,11 +2,26 @@
 
 use std::arch::x86_64::*;
 
-use super::{BYTES_PER_LANE, ByteLanes, GROUP_PANELS, HalfLanes, Kernels, LANES, Lanes, TILE_QUERIES, Tile, serial};
+use super::{
+    BYTES_PER_LANE, ByteLanes, ByteTile, GROUP_PANELS, HalfLanes, Kernels, LANES, Lanes, TILE_QUERIES, Tile, serial,
+};
 
 /// The loops of this file. Given out by [`super::Isa::kernels`] where [`is_available`] alone.
-pub static KERNELS: Kernels =
-    Kernels { dot_f32, group_f32, group_f16, group_i8, tile_f32, quantize, take_best, top_two, above, blend };
+pub static KERNELS: Kernels = Kernels {
+    dot_f32,
+    group_f32,
+    group_f16,
+    group_i8,
+    tile_f32,
+    tile_i8,
+    quantize,
+    take_best,
+    scan,
+    weigh,
+    top_two,
+    above,
+    blend,
+};
 
 /// Whether this machine has the instructions of this file.
 #[must_use]
@@ -34,8 +49,11 @@ entry!(group_f32 = group_f32_avx512(query: &[f32], group: &[Lanes], out: &mut [L
 entry!(group_f16 = group_f16_avx512(query: &[f32], group: &[HalfLanes], out: &mut [Lanes]));
 entry!(group_i8 = group_i8_avx512(query: &[u8], group: &[ByteLanes], out: &mut [[i32; LANES]]));
 entry!(tile_f32 = tile_f32_avx512(queries: &[f32], dim: usize, group: &[Lanes], out: &mut Tile));
+entry!(tile_i8 = tile_i8_avx512(queries: &[u8], n_bytes: usize, group: &[ByteLanes], out: &mut ByteTile));
 entry!(quantize = quantize_avx512(query: &[f32], out: &mut [u8]) -> (f32, f32));
 entry!(take_best = take_best_avx512(group: &[Lanes], n_valid: usize, similarities: &mut [f32], ids: &mut [u32]));
+entry!(scan = scan_avx512(group: &[Lanes], n_valid: usize, first: u32, similarities: &mut [f32], ids: &mut [u32]));
+entry!(weigh = weigh_avx512(similarities: &mut [f32], inverse_norm: f32, beta: f32, weights: &mut [f32]));
 entry!(top_two = top_two_avx512(values: &[f32]) -> (usize, f32, f32));
 entry!(above = above_avx512(lanes: &Lanes, threshold: f32) -> u32);
 entry!(blend = blend_avx512(rows: &[f32], ids: &[u32], weights: &[f32], into: &mut [f32]));
@@ -285,4 +303,130 @@ fn top_two_avx512(values: &[f32]) -> (usize, f32, f32) {
     let equal = _mm512_cmp_ps_mask::<_CMP_EQ_OQ>(values, first);
     let others = _mm512_mask_mov_ps(values, equal & equal.wrapping_neg(), lowest);
     (equal.trailing_zeros() as usize, _mm512_cvtss_f32(first), _mm512_cvtss_f32(highest_lane(others)))
+}
+
+/// The portable computation step by step, in one register: multiplications and additions are not fused, and the sum is
+/// taken in the order of the lanes.
+#[target_feature(enable = "avx512f")]
+fn weigh_avx512(similarities: &mut [f32], inverse_norm: f32, beta: f32, weights: &mut [f32]) {
+    let top_p = similarities.len();
+    if top_p > LANES || weights.len() != top_p {
+        return serial::weigh(similarities, inverse_norm, beta, weights);
+    }
+    let kept = lanes_below(top_p);
+    // SAFETY: the mask lets no lane past the end of the slice be read.
+    let products = unsafe { _mm512_maskz_loadu_ps(kept, similarities.as_ptr()) };
+    let cosines = _mm512_mul_ps(products, _mm512_set1_ps(inverse_norm));
+    // SAFETY: the mask lets no lane past the end of the slice be written.
+    unsafe { _mm512_mask_storeu_ps(similarities.as_mut_ptr(), kept, cosines) };
+    let behind = _mm512_sub_ps(cosines, _mm512_broadcastss_ps(_mm512_castps512_ps128(cosines)));
+    let soft = exp(_mm512_mul_ps(_mm512_set1_ps(beta), behind));
+    let mut lanes = Lanes::default();
+    // SAFETY: `Lanes` is 64 bytes at a 64-byte boundary.
+    unsafe { _mm512_store_ps(lanes.0.as_mut_ptr(), soft) };
+    let total: f32 = lanes.0[..top_p].iter().fold(0.0, |total, weight| total + weight);
+    let scaled = _mm512_mul_ps(soft, _mm512_set1_ps(total.recip()));
+    // SAFETY: the mask lets no lane past the end of the slice be written.
+    unsafe { _mm512_mask_storeu_ps(weights.as_mut_ptr(), kept, scaled) };
+}
+
+/// [`serial::exp`] of sixteen values.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn exp(x: __m512) -> __m512 {
+    let round = _mm512_set1_ps(serial::ROUND);
+    let x = _mm512_max_ps(x, _mm512_set1_ps(serial::EXP_LOWEST));
+    let n = _mm512_sub_ps(_mm512_add_ps(_mm512_mul_ps(x, _mm512_set1_ps(std::f32::consts::LOG2_E)), round), round);
+    let r = _mm512_add_ps(
+        _mm512_sub_ps(x, _mm512_mul_ps(n, _mm512_set1_ps(serial::LN_2_HIGH))),
+        _mm512_mul_ps(n, _mm512_set1_ps(serial::LN_2_REST)),
+    );
+    let mut sum = _mm512_set1_ps(serial::EXP_COEFFICIENTS[0]);
+    for &coefficient in &serial::EXP_COEFFICIENTS[1..] {
+        sum = _mm512_add_ps(_mm512_mul_ps(sum, r), _mm512_set1_ps(coefficient));
+    }
+    let exponent = _mm512_slli_epi32::<23>(_mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127)));
+    _mm512_mul_ps(sum, _mm512_castsi512_ps(exponent))
+}
+
+/// The best so far lie in one register, sixteen at most, and move aside without a branch.
+#[target_feature(enable = "avx512f")]
+fn scan_avx512(group: &[Lanes], n_valid: usize, first: u32, similarities: &mut [f32], ids: &mut [u32]) {
+    let top_p = similarities.len();
+    if top_p > LANES || ids.len() != top_p {
+        return serial::scan(group, n_valid, first, similarities, ids);
+    }
+    let mut mask = 0u64;
+    let worst = _mm512_set1_ps(similarities[top_p - 1]);
+    for (panel, lanes) in group.iter().enumerate().take(GROUP_PANELS) {
+        // SAFETY: `Lanes` is 64 bytes at a 64-byte boundary.
+        let values = unsafe { _mm512_load_ps(lanes.0.as_ptr()) };
+        let valid = lanes_below(n_valid.saturating_sub(panel * LANES));
+        mask |= u64::from(_mm512_mask_cmp_ps_mask::<_CMP_GT_OQ>(valid, values, worst)) << (panel * LANES);
+    }
+    if mask == 0 {
+        return;
+    }
+    let kept = lanes_below(top_p);
+    // SAFETY: the mask lets no lane past the end of the slice be read.
+    let mut best = unsafe { _mm512_maskz_loadu_ps(kept, similarities.as_ptr()) };
+    // SAFETY: both slices have one length.
+    let mut best_ids = unsafe { _mm512_maskz_loadu_epi32(kept, ids.as_ptr().cast()) };
+    let previous = _mm512_setr_epi32(0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14);
+    while mask != 0 {
+        let lane = mask.trailing_zeros() as usize;
+        mask &= mask - 1;
+        let similarity = _mm512_set1_ps(group[lane / LANES].0[lane % LANES]);
+        // Those that are lower move one lane down; the first of them makes room. Equal ones are of lower ids and stay.
+        let lower = _mm512_mask_cmp_ps_mask::<_CMP_LT_OQ>(kept, best, similarity);
+        let place = lower & lower.wrapping_neg();
+        best = _mm512_mask_permutexvar_ps(best, lower, previous, best);
+        best_ids = _mm512_mask_permutexvar_epi32(best_ids, lower, previous, best_ids);
+        best = _mm512_mask_mov_ps(best, place, similarity);
+        best_ids = _mm512_mask_set1_epi32(best_ids, place, (first + lane as u32).cast_signed());
+    }
+    // SAFETY: the mask lets no lane past the end of the slice be written.
+    unsafe { _mm512_mask_storeu_ps(similarities.as_mut_ptr(), kept, best) };
+    // SAFETY: both slices have one length.
+    unsafe { _mm512_mask_storeu_epi32(ids.as_mut_ptr().cast(), kept, best_ids) };
+}
+
+#[target_feature(enable = "avx512f,avx512vnni")]
+fn tile_i8_avx512(queries: &[u8], n_bytes: usize, group: &[ByteLanes], out: &mut ByteTile) {
+    let n_vectors = n_bytes / BYTES_PER_LANE;
+    if queries.len() == TILE_QUERIES * n_bytes && group.len() == GROUP_PANELS * n_vectors {
+        return full_byte_tile(queries, n_vectors, group, out);
+    }
+    let n_panels = group.len() / n_vectors;
+    for (query, out) in queries.chunks_exact(n_bytes).zip(out) {
+        group_i8_avx512(query, group, &mut out[..n_panels]);
+    }
+}
+
+/// As [`rows_by_group`] for bytes: 24 registers of sums, 4 of a panel vector each, one of four values of a query.
+#[target_feature(enable = "avx512f,avx512vnni")]
+#[inline]
+fn full_byte_tile(queries: &[u8], n_vectors: usize, group: &[ByteLanes], out: &mut ByteTile) {
+    let queries = queries.as_chunks::<BYTES_PER_LANE>().0;
+    assert!(queries.len() == TILE_QUERIES * n_vectors && group.len() == GROUP_PANELS * n_vectors);
+    let mut sums = [[_mm512_setzero_si512(); GROUP_PANELS]; TILE_QUERIES];
+    let (queries, group) = (queries.as_ptr(), group.as_ptr());
+    for v in 0..n_vectors {
+        // SAFETY: `v < n_vectors`; the group holds `GROUP_PANELS` vectors of 64 bytes at 64-byte boundaries for each.
+        let vectors: [__m512i; GROUP_PANELS] =
+            std::array::from_fn(|panel| unsafe { _mm512_load_si512(group.add(v * GROUP_PANELS + panel).cast()) });
+        for query in 0..TILE_QUERIES {
+            // SAFETY: `v < n_vectors` and `query < TILE_QUERIES`; there are as many fours.
+            let values = _mm512_set1_epi32(i32::from_le_bytes(unsafe { *queries.add(query * n_vectors + v) }));
+            for panel in 0..GROUP_PANELS {
+                sums[query][panel] = _mm512_dpbusd_epi32(sums[query][panel], values, vectors[panel]);
+            }
+        }
+    }
+    for (out, sums) in out.iter_mut().zip(sums) {
+        for (out, sum) in out.iter_mut().zip(sums) {
+            // SAFETY: the row holds sixteen 32-bit integers; the store asks for no alignment.
+            unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), sum) };
+        }
+    }
 }

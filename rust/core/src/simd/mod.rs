@@ -49,6 +49,9 @@ pub type GroupLanes = [Lanes; GROUP_PANELS];
 /// Similarities of up to [`TILE_QUERIES`] queries to a group.
 pub type Tile = [GroupLanes; TILE_QUERIES];
 
+/// Sums of up to [`TILE_QUERIES`] queries of bytes with a group of bytes.
+pub type ByteTile = [[[i32; LANES]; GROUP_PANELS]; TILE_QUERIES];
+
 /// An instruction set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isa {
@@ -130,11 +133,18 @@ pub struct Kernels {
     pub group_i8: fn(query: &[u8], group: &[ByteLanes], out: &mut [[i32; LANES]]),
     /// Inner products of 1 to [`TILE_QUERIES`] rows `[n, dim]` with a group.
     pub tile_f32: fn(queries: &[f32], dim: usize, group: &[Lanes], out: &mut Tile),
+    /// [`Self::group_i8`] for 1 to [`TILE_QUERIES`] queries of `n_bytes` each.
+    pub tile_i8: fn(queries: &[u8], n_bytes: usize, group: &[ByteLanes], out: &mut ByteTile),
     /// Writes a query as unsigned bytes around 128 and returns the value of one unit and the distance to the query.
     pub quantize: fn(query: &[f32], out: &mut [u8]) -> (f32, f32),
     /// The highest of the first `n_valid` lanes of a group, descending, the lower lane first in a tie, with their lanes;
     /// as many as there is room for, then negative infinity and `u32::MAX`.
     pub take_best: fn(group: &[Lanes], n_valid: usize, similarities: &mut [f32], ids: &mut [u32]),
+    /// Puts what exceeds the last of `similarities`, descending, into it with its id, which is `first` and the lane. Ids
+    /// before this group are lower, so that an equal one that is there keeps its place.
+    pub scan: fn(group: &[Lanes], n_valid: usize, first: u32, similarities: &mut [f32], ids: &mut [u32]),
+    /// Turns inner products, descending, into cosines by a factor, and writes their softmax weights.
+    pub weigh: fn(similarities: &mut [f32], inverse_norm: f32, beta: f32, weights: &mut [f32]),
     /// Place of the highest value, the first of equals, that value, and the highest among the others. Without values
     /// above negative infinity the place has no meaning.
     pub top_two: fn(&[f32]) -> (usize, f32, f32),
@@ -212,6 +222,17 @@ mod tests {
                     (kernels.group_i8)(&query, &bytes, &mut got);
                     serial::group_i8(&query, &bytes, &mut wanted);
                     assert_eq!(got, wanted, "{isa:?} i8 {dim}");
+
+                    for n_queries in 1..=TILE_QUERIES {
+                        let queries: Vec<u8> =
+                            (0..n_queries).flat_map(|turn| query.iter().map(move |byte| byte ^ turn as u8)).collect();
+                        let mut tile = ByteTile::default();
+                        (kernels.tile_i8)(&queries, query.len(), &bytes, &mut tile);
+                        for (query, got) in queries.chunks(query.len()).zip(&tile) {
+                            serial::group_i8(query, &bytes, &mut wanted);
+                            assert_eq!(got[..n_panels], wanted, "{isa:?} tile of i8 {dim}");
+                        }
+                    }
                 }
             }
         }
@@ -313,6 +334,51 @@ mod tests {
                         }
                     }
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn scanning_group_after_group_keeps_the_best_of_a_stable_sort() {
+        for isa in available() {
+            let kernels = isa.kernels();
+            for n_clusters in [64usize, 65, 130, 333] {
+                let flat: Vec<f32> = values(n_clusters, 17).iter().map(|value| (value * 32.0).round()).collect();
+                let mut order: Vec<u32> = (0..n_clusters as u32).collect();
+                order.sort_by(|&left, &right| flat[right as usize].total_cmp(&flat[left as usize]));
+                for top_p in [1, 2, 4, 15, 16, 17, 40] {
+                    let (mut similarities, mut ids) = (vec![0.0; top_p], vec![0; top_p]);
+                    for (place, values) in flat.chunks(GROUP_CLUSTERS).enumerate() {
+                        // Lanes past the last cluster are higher than all, and still no clusters.
+                        let mut group = vec![Lanes([1e9; LANES]); values.len().div_ceil(LANES)];
+                        for (lane, &value) in values.iter().enumerate() {
+                            group[lane / LANES].0[lane % LANES] = value;
+                        }
+                        if place == 0 {
+                            (kernels.take_best)(&group, values.len(), &mut similarities, &mut ids);
+                        } else {
+                            let first = (place * GROUP_CLUSTERS) as u32;
+                            (kernels.scan)(&group, values.len(), first, &mut similarities, &mut ids);
+                        }
+                    }
+                    assert_eq!(ids, order[..top_p], "{isa:?} {n_clusters} {top_p}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn weights_have_the_same_bits_everywhere() {
+        for isa in available() {
+            for n in [1, 2, 4, 15, 16, 17, 40] {
+                let mut sorted = values(n, 23);
+                sorted.sort_by(|left, right| right.total_cmp(left));
+                let (mut wanted, mut weights, mut wanted_weights) = (sorted.clone(), vec![0.0; n], vec![0.0; n]);
+                (isa.kernels().weigh)(&mut sorted, 1.25, 20.0, &mut weights);
+                serial::weigh(&mut wanted, 1.25, 20.0, &mut wanted_weights);
+                assert_eq!((&sorted, &weights), (&wanted, &wanted_weights), "{isa:?} {n}");
+                assert!((weights.iter().sum::<f32>() - 1.0).abs() < 1e-6);
+                assert!((weights[n - 1] / weights[0] - (20.0 * (sorted[n - 1] - sorted[0])).exp()).abs() < 1e-6);
             }
         }
     }

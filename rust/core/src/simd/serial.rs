@@ -1,10 +1,23 @@
 //! Portable loops, written so that the compiler turns them into vector code of the baseline.
 
-use super::{BYTES_PER_LANE, ByteLanes, GROUP_PANELS, HalfLanes, Kernels, LANES, Lanes, Tile};
+use super::{BYTES_PER_LANE, ByteLanes, ByteTile, GROUP_PANELS, HalfLanes, Kernels, LANES, Lanes, Tile};
 
 /// The portable loops.
-pub static KERNELS: Kernels =
-    Kernels { dot_f32, group_f32, group_f16, group_i8, tile_f32, quantize, take_best, top_two, above, blend };
+pub static KERNELS: Kernels = Kernels {
+    dot_f32,
+    group_f32,
+    group_f16,
+    group_i8,
+    tile_f32,
+    tile_i8,
+    quantize,
+    take_best,
+    scan,
+    weigh,
+    top_two,
+    above,
+    blend,
+};
 
 /// Inner product of two slices of equal length.
 #[must_use]
@@ -88,6 +101,14 @@ pub fn tile_f32(queries: &[f32], dim: usize, group: &[Lanes], out: &mut Tile) {
     }
 }
 
+/// See [`Kernels::tile_i8`].
+pub fn tile_i8(queries: &[u8], n_bytes: usize, group: &[ByteLanes], out: &mut ByteTile) {
+    let n_panels = group.len() * BYTES_PER_LANE / n_bytes;
+    for (query, out) in queries.chunks_exact(n_bytes).zip(out) {
+        group_i8(query, group, &mut out[..n_panels]);
+    }
+}
+
 /// See [`Kernels::quantize`]. Bytes past the query stay as they are.
 #[inline(always)]
 pub fn quantize(query: &[f32], out: &mut [u8]) -> (f32, f32) {
@@ -104,8 +125,7 @@ pub fn quantize(query: &[f32], out: &mut [u8]) -> (f32, f32) {
     let mut squared = [0.0f32; LANES];
     for (chunk, out) in query.chunks(LANES).zip(out.chunks_mut(LANES)) {
         for (lane, (&value, out)) in chunk.iter().zip(out).enumerate() {
-            // Adding and subtracting 1.5 * 2^23 rounds to a whole number, ties to even.
-            let rounded = (value * inverse + 12_582_912.0) - 12_582_912.0;
+            let rounded = (value * inverse + ROUND) - ROUND;
             *out = (rounded as i32 + 128).cast_unsigned() as u8;
             let error = value - rounded * scale;
             squared[lane] += error * error;
@@ -140,6 +160,84 @@ pub fn take_best(group: &[Lanes], n_valid: usize, similarities: &mut [f32], ids:
             left.as_flattened_mut()[place] = f32::NEG_INFINITY;
         }
     }
+}
+
+/// See [`Kernels::scan`].
+#[inline(always)]
+pub fn scan(group: &[Lanes], n_valid: usize, first: u32, similarities: &mut [f32], ids: &mut [u32]) {
+    for (panel, lanes) in group.iter().enumerate() {
+        let mut mask = above(lanes, similarities[similarities.len() - 1]);
+        // Lanes past the last cluster hold no cluster.
+        let n_valid = n_valid.saturating_sub(panel * LANES);
+        if n_valid < LANES {
+            mask &= (1 << n_valid) - 1;
+        }
+        while mask != 0 {
+            let lane = mask.trailing_zeros();
+            mask &= mask - 1;
+            insert(similarities, ids, lanes.0[lane as usize], first + (panel * LANES) as u32 + lane);
+        }
+    }
+}
+
+/// Puts a similarity, where it is better than the last, into its place; of equals the lower id is better.
+#[inline(always)]
+pub fn insert(similarities: &mut [f32], ids: &mut [u32], similarity: f32, id: u32) {
+    let mut place = similarities.len() - 1;
+    let is_better = |other: f32, other_id: u32| similarity > other || (similarity == other && id < other_id);
+    if !is_better(similarities[place], ids[place]) {
+        return;
+    }
+    while place > 0 && is_better(similarities[place - 1], ids[place - 1]) {
+        similarities[place] = similarities[place - 1];
+        ids[place] = ids[place - 1];
+        place -= 1;
+    }
+    similarities[place] = similarity;
+    ids[place] = id;
+}
+
+/// See [`Kernels::weigh`]. Multiplications and additions are not fused, so that the bits are the same everywhere.
+#[inline(always)]
+pub fn weigh(similarities: &mut [f32], inverse_norm: f32, beta: f32, weights: &mut [f32]) {
+    let best = similarities[0] * inverse_norm;
+    let mut total = 0.0f32;
+    for (similarity, weight) in similarities.iter_mut().zip(&mut *weights) {
+        *similarity *= inverse_norm;
+        *weight = exp(beta * (*similarity - best));
+        total += *weight;
+    }
+    let scale = total.recip();
+    for weight in weights {
+        *weight *= scale;
+    }
+}
+
+/// Adding and subtracting it rounds to a whole number, ties to even.
+pub(super) const ROUND: f32 = 12_582_912.0;
+/// Below this the exponential is no normal number.
+pub(super) const EXP_LOWEST: f32 = -87.0;
+/// ln 2 in two parts, `high - rest`: the products of the first with whole numbers are exact.
+pub(super) const LN_2_HIGH: f32 = 0.693_359_4;
+/// See [`LN_2_HIGH`].
+pub(super) const LN_2_REST: f32 = 2.121_944_4e-4;
+/// Taylor coefficients of the exponential, the highest degree first.
+pub(super) const EXP_COEFFICIENTS: [f32; 8] =
+    [1.0 / 5040.0, 1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0];
+
+/// `e^x` for `x <= 0` within 2e-7 of itself, the same bits on every machine; `e^-87` below that.
+///
+/// `x = n ln 2 + r` with `|r| <= ln 2 / 2`; the Taylor polynomial of degree 7 in `r`, then the exponent.
+#[inline(always)]
+fn exp(x: f32) -> f32 {
+    let x = if x < EXP_LOWEST { EXP_LOWEST } else { x };
+    let n = (x * std::f32::consts::LOG2_E + ROUND) - ROUND;
+    let r = (x - n * LN_2_HIGH) + n * LN_2_REST;
+    let mut sum = EXP_COEFFICIENTS[0];
+    for coefficient in &EXP_COEFFICIENTS[1..] {
+        sum = sum * r + coefficient;
+    }
+    sum * f32::from_bits((n as i32 + 127).cast_unsigned() << 23)
 }
 
 /// See [`Kernels::top_two`].
@@ -212,4 +310,19 @@ pub fn f16_from_f32(value: f32) -> u16 {
     let exponent_adjusted = magnitude.to_bits() - ((127 - 15) << 23);
     let even = (exponent_adjusted >> 13) & 1;
     sign | ((exponent_adjusted + 0xfff + even) >> 13) as u16
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exp_is_the_exponential() {
+        for step in 0..2_000_000 {
+            let x = -100.0 * step as f32 / 2e6;
+            let (got, wanted) = (exp(x), f64::from(x).exp());
+            assert!((f64::from(got) - wanted).abs() <= 2e-7 * wanted + 2e-38, "exp({x}) = {got}, wanted {wanted}");
+        }
+        assert_eq!((exp(0.0), exp(-1000.0), exp(f32::MIN)), (1.0, exp(-87.0), exp(-87.0)));
+    }
 }
