@@ -1,8 +1,8 @@
 //! `Kernel`: a loaded router file; routes one embedding or a batch of them.
 
 use std::cell::RefCell;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use centroute_core::{
     Artifact, Batch, BatchPolicy, Error, Isa, PolicySpec, Precision, Router, RowObjectives, Scratch, policy,
@@ -18,8 +18,8 @@ use crate::policy::Policy;
 
 /// Multiplications above which the interpreter lock is released; below, releasing costs more than it gives.
 const DETACH_ABOVE: usize = 1 << 20;
-/// Rows below which a further thread costs more than it gives.
-const ROWS_PER_THREAD: usize = 256;
+/// Rows that a thread takes at a time; fewer would not be worth a further thread.
+const ROWS_PER_PART: usize = 768;
 
 thread_local! {
     /// Buffers of this thread; they fit themselves to the router that uses them.
@@ -73,29 +73,45 @@ impl Kernel {
         let dim = self.router.centroids().dim();
         let (n_queries, top_p) = (queries.len() / dim, self.router.top_p());
         let mut batch = Batch::new(n_queries, top_p);
-        let n_threads = threads.min(n_queries.div_ceil(ROWS_PER_THREAD)).max(1);
+        let n_threads = threads.min(n_queries.div_ceil(ROWS_PER_PART)).max(1);
         let mut left = batch.rows(top_p);
         if n_threads == 1 {
             SCRATCH.with_borrow_mut(|scratch| self.router.route_batch(queries, 0, policy, &mut left, scratch))?;
             return Ok(batch);
         }
-        let rows_each = n_queries.div_ceil(n_threads);
-        std::thread::scope(|scope| {
-            let mut running = Vec::with_capacity(n_threads);
-            for (part, queries) in queries.chunks(rows_each * dim).enumerate() {
-                let (mut rows, rest) = left.split_at(queries.len() / dim);
-                left = rest;
-                let decide = move || {
-                    self.router.route_batch(queries, part * rows_each, policy, &mut rows, &mut Scratch::default())
-                };
-                running.push(scope.spawn(decide));
+        let mut parts = Vec::with_capacity(n_queries.div_ceil(ROWS_PER_PART));
+        for (part, queries) in queries.chunks(ROWS_PER_PART * dim).enumerate() {
+            let (rows, rest) = left.split_at(queries.len() / dim);
+            left = rest;
+            parts.push((part * ROWS_PER_PART, queries, rows));
+        }
+        // Threads take the next part when they are done with one, so that a slow core does not hold up the others;
+        // what a row becomes does not depend on who decides it.
+        let parts = Mutex::new(parts.into_iter());
+        let first_fault: Mutex<Option<(usize, Error)>> = Mutex::new(None);
+        let work = || {
+            let mut scratch = Scratch::default();
+            loop {
+                let part = parts.lock().unwrap_or_else(PoisonError::into_inner).next();
+                let Some((first_row, queries, mut rows)) = part else { return };
+                if let Err(error) = self.router.route_batch(queries, first_row, policy, &mut rows, &mut scratch) {
+                    let mut fault = first_fault.lock().unwrap_or_else(PoisonError::into_inner);
+                    if fault.as_ref().is_none_or(|(row, _)| first_row < *row) {
+                        *fault = Some((first_row, error));
+                    }
+                }
             }
-            // In the order of the rows, so that the first row at fault is the error.
-            running
-                .into_iter()
-                .try_for_each(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-        })?;
-        Ok(batch)
+        };
+        std::thread::scope(|scope| {
+            for _ in 1..n_threads {
+                scope.spawn(work);
+            }
+            work();
+        });
+        match first_fault.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some((_, error)) => Err(error),
+            None => Ok(batch),
+        }
     }
 }
 
