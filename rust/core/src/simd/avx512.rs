@@ -33,17 +33,6 @@ pub fn is_available() -> bool {
         && is_x86_feature_detected!("avx512vnni")
 }
 
-/// Makes a safe function of one that needs instructions, for the table of this file.
-macro_rules! entry {
-    ($name:ident = $inner:ident($($argument:ident: $kind:ty),*) $(-> $result:ty)?) => {
-        fn $name($($argument: $kind),*) $(-> $result)? {
-            debug_assert!(is_available());
-            // SAFETY: only the table leads here, and it is given out only where the machine has the instructions.
-            unsafe { $inner($($argument),*) }
-        }
-    };
-}
-
 entry!(dot_f32 = dot_f32_avx512(left: &[f32], right: &[f32]) -> f32);
 entry!(group_f32 = group_f32_avx512(query: &[f32], group: &[Lanes], out: &mut [Lanes]));
 entry!(group_f16 = group_f16_avx512(query: &[f32], group: &[HalfLanes], out: &mut [Lanes]));

@@ -9,6 +9,18 @@
 //! `unsafe` stands in this folder alone. Every file offers the functions of [`serial`] with the same
 //! signatures and is tested against it.
 
+#[cfg(target_arch = "x86_64")]
+/// Makes a safe function of one that needs instructions, for the table of the file that calls it.
+macro_rules! entry {
+    ($name:ident = $inner:ident($($argument:ident: $kind:ty),*) $(-> $result:ty)?) => {
+        fn $name($($argument: $kind),*) $(-> $result)? {
+            debug_assert!(is_available());
+            // SAFETY: only the table leads here, and it is given out only where the machine has the instructions.
+            unsafe { $inner($($argument),*) }
+        }
+    };
+}
+
 pub mod serial;
 
 #[cfg(target_arch = "x86_64")]
