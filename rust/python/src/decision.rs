@@ -17,7 +17,7 @@ pub struct Decision {
     pool: Pool,
     policy: Arc<policy::Policy>,
     choice: Choice,
-    clusters: Box<[(u32, f32)]>,
+    clusters: Clusters,
     /// Quality, cost and utility by model id, one after another.
     candidates: Box<[f32]>,
     #[pyo3(get)]
@@ -28,9 +28,36 @@ impl Decision {
     /// Puts a choice together with the numbers behind it.
     pub fn new(pool: Pool, policy: Arc<policy::Policy>, choice: Choice, scratch: &Scratch, generation: u64) -> Self {
         let assigned = scratch.assigned();
-        let clusters = assigned.cluster_ids.iter().copied().zip(assigned.weights.iter().copied()).collect();
+        let clusters = Clusters::new(assigned.cluster_ids.iter().copied().zip(assigned.weights.iter().copied()));
         let candidates = [scratch.quality(), scratch.cost(), scratch.utility()].concat().into_boxed_slice();
         Self { pool, policy, choice, clusters, candidates, generation }
+    }
+}
+
+/// Pairs of cluster id and weight; few of them lie in place, without an allocation.
+enum Clusters {
+    Few(usize, [(u32, f32); 8]),
+    Many(Box<[(u32, f32)]>),
+}
+
+impl Clusters {
+    fn new(pairs: impl ExactSizeIterator<Item = (u32, f32)>) -> Self {
+        let n = pairs.len();
+        if n > 8 {
+            return Self::Many(pairs.collect());
+        }
+        let mut few = [(0, 0.0); 8];
+        for (place, pair) in few.iter_mut().zip(pairs) {
+            *place = pair;
+        }
+        Self::Few(n, few)
+    }
+
+    fn as_slice(&self) -> &[(u32, f32)] {
+        match self {
+            Self::Few(n, few) => &few[..*n],
+            Self::Many(many) => many,
+        }
     }
 }
 
@@ -86,7 +113,7 @@ impl Decision {
     /// Pairs of cluster id and weight, nearest first.
     #[getter]
     fn clusters<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
-        PyTuple::new(py, self.clusters.iter().copied())
+        PyTuple::new(py, self.clusters.as_slice().iter().copied())
     }
 
     /// Names of all candidates, best first.
