@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from test_kernel import CLUSTERS, DIMS, assert_agrees, make_artifact, policies, queries
 
 import centroute
-from centroute import DataError, Policy, PolicyError, Router
+from centroute import ArtifactError, DataError, Policy, PolicyError, Router
 
 PRECISIONS = ("f32", "f16", "i8")
 FIELDS = (
@@ -232,6 +232,19 @@ def test_centroids_may_be_stored_rounded(precision, tolerance, tmp_path):
     wanted, got = (Router.load(path).route_embeddings(rows) for path in (full, small))
     assert (wanted.cluster_ids[:, 0] == got.cluster_ids[:, 0]).mean() > 0.97
     assert Router.load(small, precision="f32").precision == "f32"
+
+
+def test_rows_too_wide_for_byte_sums_are_refused():
+    # All bytes at their extremes: the widest sums that are let in do not overflow.
+    widest = 1 << 16
+    ones = np.full((2, widest), 1 / 256, dtype=np.float32)
+    artifact = make_artifact(n_clusters=2, dim=widest, n_models=2, top_p=1, centroids=ones)
+    for sign in (1, -1):
+        router = Router.from_artifact(artifact, precision="i8")
+        assert router.route_embedding(sign * ones[0]).similarity == pytest.approx(sign, abs=1e-4)
+    wider = make_artifact(n_clusters=1, dim=widest + 1, n_models=2, top_p=1)
+    with pytest.raises(ArtifactError, match="dim 65537: centroids are searched in i8 up to 65536 dims"):
+        Router.from_artifact(wider, precision="i8")
 
 
 def test_instruction_sets_are_forced_from_the_environment():

@@ -15,6 +15,8 @@ use crate::simd::{
 const BYTES_IN_BATCHES_FROM: usize = 256;
 /// Approximate similarities that a block may keep: a megabyte.
 const MAX_KEPT_SIMILARITIES: usize = 1 << 18;
+/// Widest rows that are searched in bytes: the integer sums of wider ones could overflow.
+pub const MAX_BYTE_DIM: usize = 1 << 16;
 /// Room for the rounding of the f32 sums themselves, in units of the product of norms.
 const ROUNDING: f32 = 1e-5;
 

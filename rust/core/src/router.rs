@@ -3,7 +3,7 @@
 use crate::aggregate::PairedTables;
 use crate::artifact::{Artifact, Table};
 use crate::assign::{Best, norm, trust};
-use crate::centroids::{Centroids, Precision, SearchScratch};
+use crate::centroids::{Centroids, MAX_BYTE_DIM, Precision, SearchScratch};
 use crate::decide::{Candidates, Choice, exclude, exclude_dearer, utilities};
 use crate::error::Error;
 use crate::policy::{Objective, Policy, PolicySpec};
@@ -64,6 +64,10 @@ impl Router {
     /// Without a precision the one that the file stores is taken.
     pub fn new(mut artifact: Artifact, precision: Option<Precision>, isa: Isa) -> Result<Self, Error> {
         let precision = precision.unwrap_or(artifact.precision);
+        if precision == Precision::I8 && artifact.dim() > MAX_BYTE_DIM {
+            let dim = artifact.dim();
+            return Err(Error::Metadata(format!("dim {dim}: centroids are searched in i8 up to {MAX_BYTE_DIM} dims")));
+        }
         let n_models = artifact.n_models();
         let rows = std::mem::take(&mut artifact.centroids);
         let router = Self {
