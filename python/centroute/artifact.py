@@ -191,21 +191,18 @@ class Artifact:
         ArtifactError
             If the file is missing, damaged, altered or of another version; the message names it.
         """
-        kernel = load_kernel(path)
-        try:
-            return cls.from_kernel(kernel)
-        except ArtifactError as error:
-            raise ArtifactError(f"{Path(path)}: {error}") from None
+        return cls.from_kernel(load_kernel(path), source=path)
 
     @classmethod
-    def from_kernel(cls, kernel: Kernel) -> "Artifact":
-        """Tables and metadata of a loaded kernel, copied."""
+    def from_kernel(cls, kernel: Kernel, *, source: str | os.PathLike[str] | None = None) -> "Artifact":
+        """Tables and metadata of a loaded kernel, copied; errors name the file that is its ``source``."""
         metadata = json.loads(kernel.metadata_json)
         policy = metadata.get("default_policy")
         method, report = metadata.get("method", {}), metadata.get("report", {})
         for name, value in (("method", method), ("report", report)):
             if not isinstance(value, dict):
-                raise ArtifactError(f"router metadata: {name} is no JSON object")
+                where = "" if source is None else f"{Path(source)}: "
+                raise ArtifactError(f"{where}router metadata: {name} is no JSON object")
         return cls(
             models=tuple(_model_from_json(model) for model in metadata["models"]),
             embedder=EmbedderId(*kernel.embedder),

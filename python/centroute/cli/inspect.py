@@ -14,7 +14,7 @@ from centroute.cli import screen
 def run_inspect(router_file: Path, *, as_json: bool) -> None:
     """Show what a router file holds and how it was made."""
     kernel = load_kernel(router_file)
-    artifact = Artifact.load(router_file)
+    artifact = Artifact.from_kernel(kernel, source=router_file)
     metadata = json.loads(kernel.metadata_json)
     if as_json:
         tensors = {name: list(values.shape) for name, values in kernel.tensors().items()}

@@ -174,7 +174,9 @@ def evaluate(
             ModelMeasured(name, _mean(scores[:, column]), _mean(costs[:, column]), float(shares[column]))
             for column, name in enumerate(router.models)
         ),
-        frontier=measure_frontier(router, rows, scores, costs, policy=policy, n_points=frontier_points),
+        frontier=measure_frontier(
+            router, rows, scores, costs, grid=artifact.frontier[:, 0], policy=policy, n_points=frontier_points
+        ),
         interval_95={
             "accuracy": _interval(chosen_scores),
             "mean_cost_usd": _interval(chosen_costs),
@@ -202,17 +204,17 @@ def measure_frontier(
     scores: NDArray[np.floating],
     costs: NDArray[np.floating],
     *,
+    grid: NDArray[np.float32],
     policy: Policy | None,
     n_points: int,
 ) -> tuple[FrontierPoint, ...]:
     """Measure each willingness to pay on rows ``[n, dim]``, with the limits of ``policy``.
 
-    The amounts are those that the artifact's frontier holds, else a grid over the predictions. Empty when
+    The amounts are those of ``grid``, and where it is empty a new one over the predictions. Empty when
     ``n_points`` is 0, a candidate's cost is unknown, or no cost was observed.
     """
     if n_points == 0 or np.isnan(costs).all():
         return ()
-    grid = router.artifact.frontier[:, 0]
     if len(grid) == 0:
         quality, cost = router.predict(rows)
         known = ~np.isnan(cost).any(axis=0)

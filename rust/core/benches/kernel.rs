@@ -17,7 +17,7 @@ fn kernel(criterion: &mut Criterion) {
         let mut group = criterion.benchmark_group(isa.name());
         let mut scratch = Scratch::default();
         for precision in [Precision::F32, Precision::F16, Precision::I8] {
-            let router = router(isa, precision).expect("a valid router");
+            let router = router(64, isa, precision).expect("a valid router");
             let policy = router.compile(&spec).expect("a valid policy");
             let query = unit_rows(1, 7);
             group.throughput(Throughput::Elements(1));
@@ -25,7 +25,7 @@ fn kernel(criterion: &mut Criterion) {
                 bencher.iter(|| router.route(&query, &policy, &mut scratch));
             });
         }
-        let router = router(isa, Precision::F32).expect("a valid router");
+        let router = router(64, isa, Precision::F32).expect("a valid router");
         let policy = router.compile(&spec).expect("a valid policy");
         let queries = unit_rows(BATCH, 8);
         let wanted = BatchPolicy { policy: &policy, objectives: None, allowed: None };

@@ -1,9 +1,8 @@
-//! A made-up router for benches and instruction counts: 64 clusters, 384 dims, 16 models, top-p 4.
+//! Made-up routers for benches, instruction counts and the test of allocations: 384 dims, 16 models, top-p 4.
 
 use centroute_core::artifact::{Metadata, Table};
 use centroute_core::{Artifact, Error, Isa, Precision, Router};
 
-const N_CLUSTERS: usize = 64;
 /// Width of the rows.
 pub const DIM: usize = 384;
 const N_MODELS: usize = 16;
@@ -34,7 +33,7 @@ pub fn unit_rows(n: usize, seed: u64) -> Vec<f32> {
 }
 
 /// A router of made-up tables.
-pub fn router(isa: Isa, precision: Precision) -> Result<Router, Error> {
+pub fn router(n_clusters: usize, isa: Isa, precision: Precision) -> Result<Router, Error> {
     let models: Vec<String> = (0..N_MODELS).map(|model| format!(r#"{{"name":"m{model}"}}"#)).collect();
     let json = format!(
         r#"{{"format_version":1,"models":[{}],"top_p":{TOP_P},"beta":9.0,
@@ -43,18 +42,18 @@ pub fn router(isa: Isa, precision: Precision) -> Result<Router, Error> {
     );
     let metadata: Metadata = serde_json::from_str(&json).map_err(|error| Error::Metadata(error.to_string()))?;
     let table = |seed| {
-        let cells: Vec<f32> = values(N_CLUSTERS * N_MODELS, seed).iter().map(|value| value + 0.5).collect();
+        let cells: Vec<f32> = values(n_clusters * N_MODELS, seed).iter().map(|value| value + 0.5).collect();
         let prior = cells[..N_MODELS].to_vec();
         Table { cells, prior }
     };
     let artifact = Artifact {
         metadata,
         metadata_json: json,
-        centroids: unit_rows(N_CLUSTERS, 1),
+        centroids: unit_rows(n_clusters, 1),
         precision: Precision::F32,
         quality: table(2),
         cost: table(3),
-        count: vec![1.0; N_CLUSTERS * N_MODELS],
+        count: vec![1.0; n_clusters * N_MODELS],
         frontier: Vec::new(),
     };
     Router::new(artifact, Some(precision), isa)

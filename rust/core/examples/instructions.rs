@@ -19,7 +19,7 @@ fn run(isa: Isa, work: &str, times: usize) -> Result<(), Error> {
         "one-i8" => Precision::I8,
         _ => Precision::F32,
     };
-    let router = router(isa, precision)?;
+    let router = router(64, isa, precision)?;
     let policy = router.compile(&spec)?;
     let mut scratch = Scratch::default();
     let queries = unit_rows(96, 5);

@@ -86,11 +86,11 @@ struct ByteScales {
 #[derive(Clone, Debug, Default)]
 pub struct SearchScratch {
     tile: Tile,
-    /// Approximate similarities of one query to all clusters.
+    /// Approximate similarities of one query, or of those of a block one after another, to all clusters.
     approximate: Vec<Lanes>,
-    /// The same of the queries of a block.
-    block: Vec<Lanes>,
     quantized: Vec<u8>,
+    /// Of each quantized query the value of one unit, and how far its bytes are from it.
+    units: Vec<(f32, f32)>,
     /// Panels unpacked for a batch where the table is not f32.
     panels: Vec<Lanes>,
     /// The clusters of the best approximate similarities, and those similarities.
@@ -150,16 +150,6 @@ impl Centroids {
         self.kernels
     }
 
-    /// Bytes that one search of a query reads.
-    #[must_use]
-    pub fn table_bytes(&self) -> usize {
-        match &self.table {
-            Table::F32(panels) => size_of_val(panels.as_slice()),
-            Table::F16 { panels, .. } => size_of_val(panels.as_slice()),
-            Table::I8 { panels, .. } => size_of_val(panels.as_slice()),
-        }
-    }
-
     /// Puts the clusters of the highest inner products with one query into `best`, whatever it holds.
     pub fn search(&self, query: &[f32], norm: f32, best: &mut Best<'_>, scratch: &mut SearchScratch) {
         debug_assert_eq!(query.len(), self.dim);
@@ -178,7 +168,8 @@ impl Centroids {
                 for (panels, out) in groups.zip(scratch.approximate.chunks_mut(GROUP_PANELS)) {
                     (self.kernels.group_f16)(query, panels, out);
                 }
-                self.rescore(query, norm * (row_error + ROUNDING), best, scratch);
+                let SearchScratch { approximate, likely, .. } = scratch;
+                self.rescore(query, norm * (row_error + ROUNDING), approximate, best, likely);
             }
             Table::I8 { panels, lanes, row_error } => {
                 scratch.approximate.resize(n_panels, Lanes::default());
@@ -192,7 +183,8 @@ impl Centroids {
                     (self.kernels.group_i8)(&scratch.quantized, panels, &mut sums[..out.len()]);
                     approximate_group(&sums, scale, lanes, out);
                 }
-                self.rescore(query, byte_bound(norm, *row_error, query_error), best, scratch);
+                let SearchScratch { approximate, likely, .. } = scratch;
+                self.rescore(query, byte_bound(norm, *row_error, query_error), approximate, best, likely);
             }
         }
     }
@@ -208,9 +200,14 @@ impl Centroids {
     }
 
     /// Scores again, in f32, every cluster that may be among the best when similarities are off by `bound`.
-    fn rescore(&self, query: &[f32], bound: f32, best: &mut Best<'_>, scratch: &mut SearchScratch) {
-        let SearchScratch { approximate, likely, .. } = scratch;
-        let (similarities, ids) = likely;
+    fn rescore(
+        &self,
+        query: &[f32],
+        bound: f32,
+        approximate: &[Lanes],
+        best: &mut Best<'_>,
+        (similarities, ids): &mut (Vec<f32>, Vec<u32>),
+    ) {
         similarities.resize(best.ids().len(), 0.0);
         ids.resize(best.ids().len(), 0);
         let mut likely = Best::new(similarities, ids);
@@ -264,19 +261,14 @@ impl Centroids {
         if let Table::I8 { panels, lanes, row_error } = &self.table
             && self.n_clusters >= BYTES_IN_BATCHES_FROM
         {
-            let errors = self.approximate_block(queries, panels, lanes, scratch);
+            self.approximate_block(queries, panels, lanes, scratch);
+            let SearchScratch { approximate, units, likely, .. } = scratch;
+            let rows = queries.chunks_exact(self.dim).zip(approximate.chunks_exact(lanes.len()));
+            let bounds = norms.iter().zip(units).map(|(norm, (_, error))| byte_bound(*norm, *row_error, *error));
             let states = similarities.chunks_mut(top_p).zip(ids.chunks_mut(top_p));
-            let rows = queries.chunks_exact(self.dim).zip(norms.iter().zip(errors));
-            let mut block = std::mem::take(&mut scratch.block);
-            for ((approximate, (query, (norm, query_error))), (similarities, ids)) in
-                block.chunks_mut(lanes.len()).zip(rows).zip(states)
-            {
-                scratch.approximate.clear();
-                scratch.approximate.extend_from_slice(approximate);
-                let bound = byte_bound(*norm, *row_error, query_error);
-                self.rescore(query, bound, &mut Best::new(similarities, ids), scratch);
+            for (((query, approximate), bound), (similarities, ids)) in rows.zip(bounds).zip(states) {
+                self.rescore(query, bound, approximate, &mut Best::new(similarities, ids), likely);
             }
-            scratch.block = block;
             return;
         }
         for first in (0..self.n_clusters).step_by(GROUP_CLUSTERS) {
@@ -299,37 +291,36 @@ impl Centroids {
         }
     }
 
-    /// Approximate similarities of a block of rows to all clusters into `scratch.block`, and how far each row's bytes
-    /// are from it.
+    /// Approximate similarities of a block of rows to all clusters, with their units, into the scratch.
     fn approximate_block(
         &self,
         queries: &[f32],
         panels: &[ByteLanes],
         lanes: &[ByteScales],
         scratch: &mut SearchScratch,
-    ) -> Vec<f32> {
+    ) {
         let n_queries = queries.len() / self.dim;
         let n_bytes = self.dim.next_multiple_of(BYTES_PER_LANE);
-        let SearchScratch { quantized, block, .. } = scratch;
+        let SearchScratch { quantized, units, approximate, .. } = scratch;
         quantized.clear();
         quantized.resize(n_queries * n_bytes, 128);
         let rows = queries.chunks_exact(self.dim).zip(quantized.chunks_exact_mut(n_bytes));
-        let (scales, errors): (Vec<f32>, Vec<f32>) =
-            rows.map(|(query, out)| (self.kernels.quantize)(query, out)).unzip();
-        block.resize(n_queries * lanes.len(), Lanes::default());
+        units.clear();
+        units.extend(rows.map(|(query, out)| (self.kernels.quantize)(query, out)));
+        approximate.resize(n_queries * lanes.len(), Lanes::default());
         let groups = panels.chunks(GROUP_PANELS * n_bytes / BYTES_PER_LANE).zip(lanes.chunks(GROUP_PANELS));
         for (group, (panels, group_lanes)) in groups.enumerate() {
-            let tiles = quantized.chunks(TILE_QUERIES * n_bytes).zip(block.chunks_mut(TILE_QUERIES * lanes.len()));
-            for ((queries, block), scales) in tiles.zip(scales.chunks(TILE_QUERIES)) {
+            let tiles =
+                quantized.chunks(TILE_QUERIES * n_bytes).zip(approximate.chunks_mut(TILE_QUERIES * lanes.len()));
+            for ((queries, outs), units) in tiles.zip(units.chunks(TILE_QUERIES)) {
                 let mut sums = ByteTile::default();
                 (self.kernels.tile_i8)(queries, n_bytes, panels, &mut sums);
-                for ((sums, &scale), out) in sums.iter().zip(scales).zip(block.chunks_exact_mut(lanes.len())) {
+                for ((sums, &(scale, _)), out) in sums.iter().zip(units).zip(outs.chunks_exact_mut(lanes.len())) {
                     let out = &mut out[group * GROUP_PANELS..][..group_lanes.len()];
                     approximate_group(sums, scale, group_lanes, out);
                 }
             }
         }
-        errors
     }
 }
 

@@ -142,8 +142,8 @@ impl Router {
         Ok(())
     }
 
-    /// Calls `each(row, scratch)` for every row of `queries` once its clusters are known; `first_row` is the number
-    /// of the first, for `each` and for errors.
+    /// Calls `each(row, place, scratch)` for every row of `queries` once its clusters are known and lie at `place` of the
+    /// scratch; `first_row` is the number of the first, for `each` and for errors.
     pub(crate) fn for_each_row(
         &self,
         queries: &[f32],
@@ -168,8 +168,8 @@ impl Router {
         Ok(())
     }
 
-    /// Blends quality and cost for the query at `place` of the scratch; returns the similarity and the trust.
-    pub(crate) fn blend(&self, place: usize, scratch: &mut Scratch) -> (f32, f32) {
+    /// Blends quality and cost for the query at `place` of the scratch; returns its similarity to the nearest cluster.
+    pub(crate) fn blend(&self, place: usize, scratch: &mut Scratch) -> f32 {
         let metadata = &self.artifact.metadata;
         let range = place * metadata.top_p..(place + 1) * metadata.top_p;
         let Scratch { cluster_ids, similarities, norms, weights, blended, predicted, .. } = scratch;
@@ -188,7 +188,7 @@ impl Router {
             shares.extend_from_slice(weights);
         }
         (self.centroids.kernels().blend)(self.predicted.rows(), ids, shares, predicted);
-        (similarities[0], trust)
+        similarities[0]
     }
 
     /// Decides the query at `place` of the scratch, whose clusters are known. `row` is only named in errors.
@@ -200,7 +200,7 @@ impl Router {
         own: RowPolicy<'_>,
         scratch: &mut Scratch,
     ) -> Result<Choice, Error> {
-        let (similarity, _) = self.blend(place, scratch);
+        let similarity = self.blend(place, scratch);
         let Scratch { blended, predicted, normalized, utility, .. } = scratch;
         let objective = own.objective.unwrap_or(policy.objective);
         if matches!(objective, Objective::Alpha(_)) {
@@ -262,7 +262,7 @@ impl Scratch {
     /// The clusters of the query last decided, when it was the only one or the first of its block.
     #[must_use]
     pub fn assigned(&self) -> Assigned<'_> {
-        Assigned { cluster_ids: &self.cluster_ids[..self.weights.len()], weights: &self.weights }
+        self.assigned_at(0)
     }
 
     /// The clusters of the query at `place` of a block, which was the last to be decided.

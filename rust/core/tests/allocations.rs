@@ -41,8 +41,10 @@ fn deciding_allocates_nothing_once_the_buffers_fit() {
         PolicySpec { willingness_to_pay: Some(0.02), max_cost: Some(0.9), ..PolicySpec::default() },
         PolicySpec { min_quality: Some(0.5), deny: Some(["m1".to_owned()].into()), ..PolicySpec::default() },
     ];
-    for precision in [Precision::F32, Precision::F16, Precision::I8] {
-        let router = router(Isa::detect(), precision).expect("a valid router");
+    // From 256 clusters on a batch is searched in bytes where the table is.
+    let cases = [64, 300].map(|n_clusters| [Precision::F32, Precision::F16, Precision::I8].map(|p| (n_clusters, p)));
+    for &(n_clusters, precision) in cases.as_flattened() {
+        let router = router(n_clusters, Isa::detect(), precision).expect("a valid router");
         for spec in &specs {
             let policy = router.compile(spec).expect("a valid policy");
             let (mut scratch, mut batch) = (Scratch::default(), Batch::new(50, TOP_P));
@@ -56,7 +58,7 @@ fn deciding_allocates_nothing_once_the_buffers_fit() {
             decide_all();
             let before = N_ALLOCATIONS.load(Ordering::Relaxed);
             decide_all();
-            assert_eq!(N_ALLOCATIONS.load(Ordering::Relaxed) - before, 0, "{precision:?} {spec:?}");
+            assert_eq!(N_ALLOCATIONS.load(Ordering::Relaxed) - before, 0, "{n_clusters} {precision:?} {spec:?}");
         }
     }
 }

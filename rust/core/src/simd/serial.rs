@@ -47,28 +47,23 @@ pub fn dot_f32(left: &[f32], right: &[f32]) -> f32 {
 
 /// See [`Kernels::group_f32`].
 pub fn group_f32(query: &[f32], group: &[Lanes], out: &mut [Lanes]) {
-    let n_panels = out.len();
-    debug_assert_eq!(group.len(), query.len() * n_panels);
-    for (panel, out) in out.iter_mut().enumerate() {
-        let mut sums = [0.0f32; LANES];
-        for (&value, vectors) in query.iter().zip(group.chunks_exact(n_panels)) {
-            for lane in 0..LANES {
-                sums[lane] += value * vectors[panel].0[lane];
-            }
-        }
-        out.0 = sums;
-    }
+    sum_group(query, group, out, |vector, lane| vector.0[lane]);
 }
 
 /// See [`Kernels::group_f16`].
 pub fn group_f16(query: &[f32], group: &[HalfLanes], out: &mut [Lanes]) {
+    sum_group(query, group, out, |vector, lane| f32_from_f16(vector.0[lane]));
+}
+
+#[inline(always)]
+fn sum_group<V>(query: &[f32], group: &[V], out: &mut [Lanes], value_of: impl Fn(&V, usize) -> f32) {
     let n_panels = out.len();
     debug_assert_eq!(group.len(), query.len() * n_panels);
     for (panel, out) in out.iter_mut().enumerate() {
         let mut sums = [0.0f32; LANES];
         for (&value, vectors) in query.iter().zip(group.chunks_exact(n_panels)) {
             for lane in 0..LANES {
-                sums[lane] += value * f32_from_f16(vectors[panel].0[lane]);
+                sums[lane] += value * value_of(&vectors[panel], lane);
             }
         }
         out.0 = sums;
