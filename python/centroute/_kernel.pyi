@@ -1,14 +1,25 @@
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, final
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Decision", "DecisionBatch", "Kernel", "Policy", "__version__", "simd"]
+__all__ = [
+    "Decision",
+    "DecisionBatch",
+    "Kernel",
+    "Policy",
+    "StaticEmbedder",
+    "Tokenizer",
+    "__version__",
+    "simd",
+    "surface_features",
+]
 
 __version__: Final[str]
 
 def simd() -> str: ...
+def surface_features(texts: Sequence[str]) -> NDArray[np.float32]: ...
 
 @final
 class Policy:
@@ -133,4 +144,46 @@ class Kernel:
         allow: NDArray[np.bool_] | None = None,
         threads: int = 1,
     ) -> DecisionBatch: ...
+    def route_text(
+        self, embedder: StaticEmbedder, text: str, policy: Policy | None = None
+    ) -> Decision: ...
+    def route_texts(
+        self,
+        embedder: StaticEmbedder,
+        texts: Sequence[str],
+        policy: Policy | None = None,
+        *,
+        alpha: NDArray[np.float32] | None = None,
+        willingness_to_pay: NDArray[np.float32] | None = None,
+        allow: NDArray[np.bool_] | None = None,
+        threads: int = 1,
+    ) -> DecisionBatch: ...
+    def time_stages(
+        self, embedder: StaticEmbedder, text: str, policy: Policy | None = None
+    ) -> tuple[int, int, int]: ...
+    @property
+    def surface_features(self) -> tuple[str, float, list[float], list[float]] | None: ...
     def predict(self, embeddings: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]: ...
+
+@final
+class Tokenizer:
+    def __new__(cls, json: bytes, *, max_tokens: int) -> Tokenizer: ...
+    @property
+    def n_token_ids(self) -> int: ...
+    @property
+    def fallback_reason(self) -> str | None: ...
+    def encode_batch(
+        self, texts: Sequence[str]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]: ...
+
+@final
+class StaticEmbedder:
+    def __new__(
+        cls, table: bytes, tokenizer: bytes, *, max_tokens: int, prefix: str = "", model2vec: bool = False
+    ) -> StaticEmbedder: ...
+    @property
+    def dim(self) -> int: ...
+    @property
+    def fallback_reason(self) -> str | None: ...
+    def embed(self, texts: Sequence[str], *, threads: int = 1) -> NDArray[np.float32]: ...
+    def tokenize(self, text: str) -> NDArray[np.int64]: ...

@@ -22,6 +22,12 @@ use crate::simd::serial;
 pub const FORMAT_VERSION: u64 = 1;
 /// Most clusters a query may be blended from.
 pub const MAX_TOP_P: usize = 1024;
+/// Surface features of a text.
+pub const N_SURFACE_FEATURES: usize = 12;
+/// The one set of surface features.
+pub const SURFACE_NAME: &str = "surface-1";
+/// Most that surface features may weigh.
+const MAX_SURFACE_WEIGHT: f64 = 10.0;
 /// How far the norm of a stored centroid may be from one.
 const NORM_TOLERANCE: f32 = 1e-3;
 /// The same for rows that were rounded to f16 or i8.
@@ -56,6 +62,23 @@ pub struct EmbedderId {
     /// SHA-256 over weights, tokenizer, pooling, maximum length and surface features; absent when the
     /// embeddings came from outside.
     pub fingerprint: Option<String>,
+    /// Features of a text's form behind its embedding; absent for none.
+    #[serde(default)]
+    pub surface_features: Option<Surface>,
+}
+
+/// Features of a text's form that stand behind its embedding, and how they are standardised.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Surface {
+    /// Name of the feature set; there is [`SURFACE_NAME`] alone.
+    pub name: String,
+    /// What a standardised feature is multiplied by.
+    pub weight: f64,
+    /// Mean of each feature.
+    pub mean: [f64; N_SURFACE_FEATURES],
+    /// Standard deviation of each feature.
+    pub scale: [f64; N_SURFACE_FEATURES],
 }
 
 /// The part of the metadata JSON that routing reads; the rest (method, report) is kept as text.
@@ -289,6 +312,9 @@ fn check_metadata(metadata: &Metadata) -> Result<(), Error> {
     if metadata.embedder.dim == 0 {
         return refuse("embedder dim is 0".into());
     }
+    if let Some(surface) = &metadata.embedder.surface_features {
+        check_surface(surface, metadata.embedder.dim).or_else(|what| refuse(format!("surface_features: {what}")))?;
+    }
     if metadata.top_p == 0 || metadata.top_p > MAX_TOP_P {
         return refuse(format!("top_p is {}, wanted 1 to {MAX_TOP_P}", metadata.top_p));
     }
@@ -307,6 +333,26 @@ fn check_metadata(metadata: &Metadata) -> Result<(), Error> {
         policy.check().or_else(|error| refuse(format!("default_policy: {error}")))?;
     }
     Ok(())
+}
+
+fn check_surface(surface: &Surface, dim: usize) -> Result<(), String> {
+    let Surface { name, weight, mean, scale } = surface;
+    if name != SURFACE_NAME {
+        return Err(format!("set '{name}' is not known"));
+    }
+    if dim <= N_SURFACE_FEATURES {
+        return Err(format!("embedder dim {dim} leaves nothing for the embedding"));
+    }
+    if !(*weight > 0.0 && *weight <= MAX_SURFACE_WEIGHT) {
+        return Err(format!("weight is {weight}, wanted above 0 and at most {MAX_SURFACE_WEIGHT}"));
+    }
+    if let Some(value) = mean.iter().find(|value| !value.is_finite()) {
+        return Err(format!("mean holds {value}"));
+    }
+    match scale.iter().find(|value| !(value.is_finite() && **value > 0.0)) {
+        Some(value) => Err(format!("scale holds {value}, wanted above 0")),
+        None => Ok(()),
+    }
 }
 
 /// Centroid rows turned into f32, and how they were stored.

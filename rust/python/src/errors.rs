@@ -6,6 +6,7 @@ use pyo3::PyErr;
 
 pyo3::import_exception!(centroute.errors, ArtifactError);
 pyo3::import_exception!(centroute.errors, DataError);
+pyo3::import_exception!(centroute.errors, EmbedderError);
 pyo3::import_exception!(centroute.errors, PolicyError);
 
 /// The Python exception for a kernel error.

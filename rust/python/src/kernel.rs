@@ -3,27 +3,46 @@
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
+use centroute_core::artifact::{N_SURFACE_FEATURES, Surface};
+use centroute_core::batch::BatchRows;
 use centroute_core::{
     Artifact, Batch, BatchPolicy, Error, Isa, PolicySpec, Precision, Router, RowObjectives, Scratch, policy,
 };
 use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString, PyTuple};
+use pyo3::pybacked::PyBackedStr;
+use pyo3::types::{PyDict, PySlice, PyString, PyTuple};
 
 use crate::decision::{Decision, DecisionBatch, Pool};
+use crate::embedder::{EmbedScratch, StaticEmbedder};
 use crate::errors::{DataError, PolicyError, raise};
 use crate::policy::Policy;
+use crate::text::utf8_items;
+use crate::threads::in_parts;
 
 /// Multiplications above which the interpreter lock is released; below, releasing costs more than it gives.
 const DETACH_ABOVE: usize = 1 << 20;
 /// Rows that a thread takes at a time; fewer would not be worth a further thread.
 const ROWS_PER_PART: usize = 768;
 
+/// Bytes of a text above which the interpreter lock is released.
+const DETACH_ABOVE_BYTES: usize = 256;
+/// Texts whose rows are held at a time.
+const TEXTS_PER_BLOCK: usize = 4096;
+
+/// Buffers of one thread; they fit themselves to the router and the embedder that use them.
+#[derive(Default)]
+struct Buffers {
+    route: Scratch,
+    embed: EmbedScratch,
+    row: Vec<f32>,
+}
+
 thread_local! {
-    /// Buffers of this thread; they fit themselves to the router that uses them.
-    static SCRATCH: RefCell<Scratch> = RefCell::default();
+    static BUFFERS: RefCell<Buffers> = RefCell::default();
 }
 
 /// Numbers kernels, so that a policy knows whether it was compiled for this one.
@@ -68,51 +87,132 @@ impl Kernel {
         Ok(matrix)
     }
 
-    /// Decides all rows, on as many threads as are asked for and worth it.
-    fn decide(&self, queries: &[f32], policy: &BatchPolicy<'_>, threads: usize) -> Result<Batch, Error> {
+    /// Decides all rows, on as many threads as are asked for and worth it; `first_row` is the number of the first.
+    fn decide(
+        &self,
+        queries: &[f32],
+        first_row: usize,
+        policy: &BatchPolicy<'_>,
+        mut left: BatchRows<'_>,
+        threads: usize,
+    ) -> Result<(), Error> {
         let dim = self.router.centroids().dim();
-        let (n_queries, top_p) = (queries.len() / dim, self.router.top_p());
-        let mut batch = Batch::new(n_queries, top_p);
-        let n_threads = threads.min(n_queries.div_ceil(ROWS_PER_PART)).max(1);
-        let mut left = batch.rows(top_p);
-        if n_threads == 1 {
-            SCRATCH.with_borrow_mut(|scratch| self.router.route_batch(queries, 0, policy, &mut left, scratch))?;
-            return Ok(batch);
+        if threads <= 1 || queries.len() <= ROWS_PER_PART * dim {
+            return BUFFERS.with_borrow_mut(|buffers| {
+                self.router.route_batch(queries, first_row, policy, &mut left, &mut buffers.route)
+            });
         }
-        let mut parts = Vec::with_capacity(n_queries.div_ceil(ROWS_PER_PART));
+        let mut parts = Vec::with_capacity(queries.len().div_ceil(ROWS_PER_PART * dim));
         for (part, queries) in queries.chunks(ROWS_PER_PART * dim).enumerate() {
             let (rows, rest) = left.split_at(queries.len() / dim);
             left = rest;
-            parts.push((part * ROWS_PER_PART, queries, rows));
+            parts.push((first_row + part * ROWS_PER_PART, queries, rows));
         }
-        // Threads take the next part when they are done with one, so that a slow core does not hold up the others;
-        // what a row becomes does not depend on who decides it.
-        let parts = Mutex::new(parts.into_iter());
+        // What a row becomes does not depend on who decides it.
         let first_fault: Mutex<Option<(usize, Error)>> = Mutex::new(None);
-        let work = || {
-            let mut scratch = Scratch::default();
-            loop {
-                let part = parts.lock().unwrap_or_else(PoisonError::into_inner).next();
-                let Some((first_row, queries, mut rows)) = part else { return };
-                if let Err(error) = self.router.route_batch(queries, first_row, policy, &mut rows, &mut scratch) {
-                    let mut fault = first_fault.lock().unwrap_or_else(PoisonError::into_inner);
-                    if fault.as_ref().is_none_or(|(row, _)| first_row < *row) {
-                        *fault = Some((first_row, error));
-                    }
+        in_parts(parts.into_iter(), threads, Scratch::default, |scratch, (first_row, queries, mut rows)| {
+            if let Err(error) = self.router.route_batch(queries, first_row, policy, &mut rows, scratch) {
+                let mut fault = first_fault.lock().unwrap_or_else(PoisonError::into_inner);
+                if fault.as_ref().is_none_or(|(row, _)| first_row < *row) {
+                    *fault = Some((first_row, error));
                 }
             }
-        };
-        std::thread::scope(|scope| {
-            for _ in 1..n_threads {
-                scope.spawn(work);
-            }
-            work();
         });
         match first_fault.into_inner().unwrap_or_else(PoisonError::into_inner) {
             Some((_, error)) => Err(error),
-            None => Ok(batch),
+            None => Ok(()),
         }
     }
+
+    /// Decides all texts, block by block so that the memory for their rows is bounded.
+    fn decide_texts(
+        &self,
+        embedder: &StaticEmbedder,
+        texts: &[PyBackedStr],
+        policy: &BatchPolicy<'_>,
+        threads: usize,
+    ) -> Result<Batch, Fault> {
+        let (dim, top_p) = (self.router.centroids().dim(), self.router.top_p());
+        let mut batch = Batch::new(texts.len(), top_p);
+        let mut left = batch.rows(top_p);
+        let mut matrix = vec![0.0; texts.len().min(TEXTS_PER_BLOCK) * dim];
+        for (block, texts) in texts.chunks(TEXTS_PER_BLOCK).enumerate() {
+            let first_row = block * TEXTS_PER_BLOCK;
+            let matrix = &mut matrix[..texts.len() * dim];
+            embedder.embed_rows(texts, self.surface(), threads, matrix);
+            if let Some(row) = matrix.chunks_exact(dim).position(is_zero) {
+                return Err(Fault::Text(first_row + row));
+            }
+            let (rows, rest) = left.split_at(texts.len());
+            left = rest;
+            self.decide(matrix, first_row, policy, rows, threads)?;
+        }
+        Ok(batch)
+    }
+
+    fn surface(&self) -> Option<&Surface> {
+        self.router.artifact().metadata.embedder.surface_features.as_ref()
+    }
+
+    fn check_embedder(&self, embedder: &StaticEmbedder) -> PyResult<()> {
+        let behind = if self.surface().is_some() { N_SURFACE_FEATURES } else { 0 };
+        self.router.check_dim(embedder.0.dim() + behind).map_err(raise)
+    }
+
+    /// The policy of a batch whose rows may have objectives and masks of their own, handed to `decide`.
+    fn with_row_policies<R>(
+        &self,
+        n_queries: usize,
+        policy: Option<&Policy>,
+        own: &RowArguments<'_, '_>,
+        decide: impl FnOnce(&BatchPolicy<'_>) -> PyResult<R>,
+    ) -> PyResult<R> {
+        let alpha = own.alpha.map(|values| row_numbers("alpha", values, n_queries)).transpose()?;
+        let amounts =
+            own.willingness_to_pay.map(|values| row_numbers("willingness_to_pay", values, n_queries)).transpose()?;
+        let allow = own.allow.map(|values| row_masks(values, [n_queries, self.pool.len()])).transpose()?;
+        let objectives = match (&alpha, &amounts) {
+            (Some(_), Some(_)) => return Err(raise(Error::PolicyConflict("alpha", "willingness_to_pay"))),
+            (Some(values), None) => Some(RowObjectives::Alpha(values.as_slice()?)),
+            (None, Some(values)) => Some(RowObjectives::WillingnessToPay(values.as_slice()?)),
+            (None, None) => None,
+        };
+        let policy = match (policy, objectives) {
+            (policy, None) => self.policy(policy)?,
+            // The rows' own objective decides which costs must be known.
+            (policy, Some(objectives)) => {
+                let spec = policy.map(|policy| policy.spec().clone()).unwrap_or_default();
+                Arc::new(self.router.compile(&objectives.over(spec).map_err(raise)?).map_err(raise)?)
+            }
+        };
+        let allowed = allow.as_ref().map(PyReadonlyArray::as_slice).transpose()?;
+        decide(&BatchPolicy { policy: &policy, objectives, allowed })
+    }
+}
+
+/// What the rows of a batch ask for by themselves, as it comes from Python.
+struct RowArguments<'a, 'py> {
+    alpha: Option<&'a Bound<'py, PyAny>>,
+    willingness_to_pay: Option<&'a Bound<'py, PyAny>>,
+    allow: Option<&'a Bound<'py, PyAny>>,
+}
+
+/// Why texts were not decided.
+enum Fault {
+    /// The text of this index holds nothing that the embedder knows.
+    Text(usize),
+    /// The kernel refused.
+    Kernel(Error),
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        Self::Kernel(error)
+    }
+}
+
+fn is_zero(row: &[f32]) -> bool {
+    row.iter().all(|&value| value == 0.0)
 }
 
 #[pymethods]
@@ -219,7 +319,7 @@ impl Kernel {
         // SAFETY: the array is contiguous, and nothing writes to it meanwhile: the interpreter lock is held until the
         // slice is gone. Counting the borrow, as for batches, would take 4 % of the decision.
         let query = unsafe { array.as_slice() }?;
-        SCRATCH.with_borrow_mut(|scratch| {
+        BUFFERS.with_borrow_mut(|Buffers { route: scratch, .. }| {
             let choice = self.router.route(query, &policy, scratch).map_err(raise)?;
             Ok(Decision::new(Arc::clone(&self.pool), policy, choice, scratch, self.generation))
         })
@@ -244,29 +344,105 @@ impl Kernel {
         let embeddings = self.matrix(embeddings)?;
         let n_queries = embeddings.shape()[0];
         let queries = embeddings.as_slice()?;
-        let alpha = alpha.map(|values| row_numbers("alpha", values, n_queries)).transpose()?;
-        let amounts =
-            willingness_to_pay.map(|values| row_numbers("willingness_to_pay", values, n_queries)).transpose()?;
-        let allow = allow.map(|values| row_masks(values, [n_queries, self.pool.len()])).transpose()?;
-        let objectives = match (&alpha, &amounts) {
-            (Some(_), Some(_)) => return Err(raise(Error::PolicyConflict("alpha", "willingness_to_pay"))),
-            (Some(values), None) => Some(RowObjectives::Alpha(values.as_slice()?)),
-            (None, Some(values)) => Some(RowObjectives::WillingnessToPay(values.as_slice()?)),
-            (None, None) => None,
-        };
-        let policy = match (policy, objectives) {
-            (policy, None) => self.policy(policy)?,
-            // The rows' own objective decides which costs must be known.
-            (policy, Some(objectives)) => {
-                let spec = policy.map(|policy| policy.spec().clone()).unwrap_or_default();
-                Arc::new(self.router.compile(&objectives.over(spec).map_err(raise)?).map_err(raise)?)
-            }
-        };
-        let allowed = allow.as_ref().map(PyReadonlyArray::as_slice).transpose()?;
-        let wanted = BatchPolicy { policy: &policy, objectives, allowed };
-        let decide = || self.decide(queries, &wanted, threads);
-        let batch = if self.is_heavy(n_queries) { py.detach(decide) } else { decide() }.map_err(raise)?;
+        let own = RowArguments { alpha, willingness_to_pay, allow };
+        let batch = self.with_row_policies(n_queries, policy, &own, |policy| {
+            let decide = || {
+                let mut batch = Batch::new(n_queries, self.top_p());
+                self.decide(queries, 0, policy, batch.rows(self.top_p()), threads).map(|()| batch)
+            };
+            if self.is_heavy(n_queries) { py.detach(decide) } else { decide() }.map_err(raise)
+        })?;
         DecisionBatch::new(py, Arc::clone(&self.pool), batch, self.top_p(), self.generation)
+    }
+
+    /// Decides one text; the interpreter lock is released while a longer one is embedded.
+    #[pyo3(signature = (embedder, text, policy=None))]
+    fn route_text(
+        &self,
+        py: Python<'_>,
+        embedder: &StaticEmbedder,
+        text: &Bound<'_, PyString>,
+        policy: Option<&Policy>,
+    ) -> PyResult<Decision> {
+        self.check_embedder(embedder)?;
+        let policy = self.policy(policy)?;
+        let owned;
+        let utf8 = if let Ok(utf8) = text.to_str() {
+            utf8
+        } else {
+            owned = crate::text::utf8(text)?;
+            &owned
+        };
+        BUFFERS.with_borrow_mut(|buffers| {
+            let Buffers { route, embed, row } = buffers;
+            row.resize(self.dim(), 0.0);
+            let mut decide = || {
+                if embedder.embed_row(utf8, self.surface(), embed, row) {
+                    self.router.route(row, &policy, route).map_err(Fault::Kernel)
+                } else {
+                    Err(Fault::Text(0))
+                }
+            };
+            let choice = if utf8.len() > DETACH_ABOVE_BYTES { py.detach(decide) } else { decide() };
+            match choice {
+                Ok(choice) => Ok(Decision::new(Arc::clone(&self.pool), policy, choice, route, self.generation)),
+                Err(Fault::Text(_)) => Err(unroutable(0, text)),
+                Err(Fault::Kernel(error)) => Err(raise(error)),
+            }
+        })
+    }
+
+    /// Decides a sequence of texts, with the interpreter lock released. The rows' own arguments are those of `route_batch`.
+    #[pyo3(signature = (embedder, texts, policy=None, *, alpha=None, willingness_to_pay=None, allow=None, threads=1))]
+    #[expect(clippy::too_many_arguments, reason = "keyword arguments of the binding")]
+    fn route_texts(
+        &self,
+        py: Python<'_>,
+        embedder: &StaticEmbedder,
+        texts: &Bound<'_, PyAny>,
+        policy: Option<&Policy>,
+        alpha: Option<&Bound<'_, PyAny>>,
+        willingness_to_pay: Option<&Bound<'_, PyAny>>,
+        allow: Option<&Bound<'_, PyAny>>,
+        threads: usize,
+    ) -> PyResult<DecisionBatch> {
+        self.check_embedder(embedder)?;
+        let strings = utf8_items(texts)?;
+        let own = RowArguments { alpha, willingness_to_pay, allow };
+        let batch = self.with_row_policies(strings.len(), policy, &own, |policy| {
+            match py.detach(|| self.decide_texts(embedder, &strings, policy, threads)) {
+                Ok(batch) => Ok(batch),
+                Err(Fault::Text(index)) => Err(unroutable(index, texts.get_item(index)?.cast::<PyString>()?)),
+                Err(Fault::Kernel(error)) => Err(raise(error)),
+            }
+        })?;
+        DecisionBatch::new(py, Arc::clone(&self.pool), batch, self.top_p(), self.generation)
+    }
+
+    /// Nanoseconds that one text takes to be tokenized, embedded and decided, each with a clock reading.
+    #[pyo3(signature = (embedder, text, policy=None))]
+    fn time_stages(&self, embedder: &StaticEmbedder, text: &str, policy: Option<&Policy>) -> PyResult<(u64, u64, u64)> {
+        self.check_embedder(embedder)?;
+        let policy = self.policy(policy)?;
+        BUFFERS.with_borrow_mut(|buffers| {
+            let Buffers { route, embed, row } = buffers;
+            row.resize(self.dim(), 0.0);
+            let started = Instant::now();
+            embedder.tokenize_text(text, embed);
+            let tokenized = Instant::now();
+            embedder.embed_tokens(text, self.surface(), embed, row);
+            let embedded = Instant::now();
+            self.router.route(row, &policy, route).map_err(raise)?;
+            let decided = Instant::now();
+            let nanoseconds = |from: Instant, to: Instant| to.duration_since(from).as_nanos() as u64;
+            Ok((nanoseconds(started, tokenized), nanoseconds(tokenized, embedded), nanoseconds(embedded, decided)))
+        })
+    }
+
+    /// Name, weight, means and scales of the surface features behind the embeddings, `None` without any.
+    #[getter]
+    fn surface_features(&self) -> Option<(&str, f64, [f64; N_SURFACE_FEATURES], [f64; N_SURFACE_FEATURES])> {
+        self.surface().map(|surface| (surface.name.as_str(), surface.weight, surface.mean, surface.scale))
     }
 
     /// Predicted quality and cost of every model for every row of float32 `[n, dim]`: two arrays `[n, n_models]`.
@@ -275,8 +451,11 @@ impl Kernel {
         let queries = embeddings.as_slice()?;
         let shape = [embeddings.shape()[0], self.pool.len()];
         let (mut quality, mut cost) = (vec![0.0; shape[0] * shape[1]], vec![0.0; shape[0] * shape[1]]);
-        let mut predict =
-            || SCRATCH.with_borrow_mut(|scratch| self.router.predict_batch(queries, &mut quality, &mut cost, scratch));
+        let mut predict = || {
+            BUFFERS.with_borrow_mut(|buffers| {
+                self.router.predict_batch(queries, &mut quality, &mut cost, &mut buffers.route)
+            })
+        };
         if self.is_heavy(shape[0]) { py.detach(predict) } else { predict() }.map_err(raise)?;
         Ok((quality.into_pyarray(py).reshape(shape)?, cost.into_pyarray(py).reshape(shape)?))
     }
@@ -288,7 +467,8 @@ pub fn simd() -> PyResult<&'static str> {
     isa().map(Isa::name)
 }
 
-fn isa() -> PyResult<Isa> {
+/// The instruction set of [`simd`].
+pub fn isa() -> PyResult<Isa> {
     let Some(wanted) = std::env::var_os("CENTROUTE_SIMD").filter(|name| !name.is_empty()) else {
         return Ok(Isa::detect());
     };
@@ -298,6 +478,18 @@ fn isa() -> PyResult<Isa> {
         let available = available.join(", ");
         PyValueError::new_err(format!("CENTROUTE_SIMD={}: this machine has {available}", wanted.display()))
     })
+}
+
+/// A text without anything that the embedder knows: shown in part, as it may be long.
+#[cold]
+fn unroutable(index: usize, text: &Bound<'_, PyString>) -> PyErr {
+    let describe = || -> PyResult<String> {
+        let is_blank = text.call_method0("strip")?.len()? == 0;
+        let holds = if is_blank { "only spaces or nothing" } else { "nothing that the embedder knows" };
+        let start = text.as_any().get_item(PySlice::new(text.py(), 0, 80, 1))?.repr()?;
+        Ok(format!("text {index} holds {holds}: {start}"))
+    };
+    describe().map_or_else(|error| error, DataError::new_err)
 }
 
 /// Numbers of the rows of a batch; their ranges are checked against the same limits as a policy's.

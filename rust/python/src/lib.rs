@@ -4,9 +4,12 @@
 //! what was wanted. Errors are the classes of `centroute.errors`.
 
 mod decision;
+mod embedder;
 mod errors;
 mod kernel;
 mod policy;
+mod text;
+mod threads;
 
 use pyo3::prelude::*;
 
@@ -15,6 +18,8 @@ use pyo3::prelude::*;
 mod _kernel {
     #[pymodule_export]
     use super::decision::{Decision, DecisionBatch};
+    #[pymodule_export]
+    use super::embedder::{StaticEmbedder, Tokenizer, surface_features};
     #[pymodule_export]
     use super::kernel::{Kernel, simd};
     #[pymodule_export]

@@ -2,7 +2,9 @@
 
 use std::arch::x86_64::*;
 
-use super::{BYTES_PER_LANE, ByteLanes, ByteTile, HalfLanes, Kernels, LANES, Lanes, TILE_QUERIES, Tile, serial};
+use super::{
+    BYTES_PER_LANE, ByteLanes, ByteTile, HalfLanes, Kernels, LANES, Lanes, ROWS_AHEAD, TILE_QUERIES, Tile, serial,
+};
 
 /// The loops of this file. Given out by [`super::Isa::kernels`] where [`is_available`] alone.
 pub static KERNELS: Kernels = Kernels {
@@ -19,6 +21,7 @@ pub static KERNELS: Kernels = Kernels {
     top_two,
     above,
     blend,
+    blend_i8,
 };
 
 /// Whether this machine has the instructions of this file.
@@ -40,6 +43,7 @@ entry!(weigh = weigh_avx2(similarities: &mut [f32], inverse_norm: f32, beta: f32
 entry!(top_two = top_two_avx2(values: &[f32]) -> (usize, f32, f32));
 entry!(above = above_avx2(lanes: &Lanes, threshold: f32) -> u32);
 entry!(blend = blend_avx2(rows: &[f32], ids: &[u32], weights: &[f32], into: &mut [f32]));
+entry!(blend_i8 = blend_i8_avx2(rows: &[i8], ids: &[u32], weights: &[f32], into: &mut [f32]));
 
 #[target_feature(enable = "avx2,fma")]
 fn dot_f32_avx2(left: &[f32], right: &[f32]) -> f32 {
@@ -180,6 +184,54 @@ fn above_avx2(lanes: &Lanes, threshold: f32) -> u32 {
 #[target_feature(enable = "avx2,fma")]
 fn blend_avx2(rows: &[f32], ids: &[u32], weights: &[f32], into: &mut [f32]) {
     serial::blend(rows, ids, weights, into);
+}
+
+/// Sums stay in registers, eight at a time, so that nothing is written while rows are read.
+#[target_feature(enable = "avx2,fma")]
+fn blend_i8_avx2(rows: &[i8], ids: &[u32], weights: &[f32], into: &mut [f32]) {
+    let width = into.len();
+    let mut done = 0;
+    while done < width {
+        let into = &mut into[done..];
+        done += match into.len() / 8 {
+            8.. => blend_i8_columns::<8>(rows, width, done, ids, weights, into),
+            1.. => blend_i8_columns::<1>(rows, width, done, ids, weights, into),
+            0 => {
+                serial::blend_i8_columns(rows, width, done, ids, weights, into);
+                into.len()
+            }
+        };
+    }
+}
+
+/// The first `8 N` columns of `into`, which are those of the rows from `first` on; returns their number.
+#[target_feature(enable = "avx2,fma")]
+#[inline]
+fn blend_i8_columns<const N: usize>(
+    rows: &[i8],
+    width: usize,
+    first: usize,
+    ids: &[u32],
+    weights: &[f32],
+    into: &mut [f32],
+) -> usize {
+    let mut sums = [_mm256_setzero_ps(); N];
+    for (place, (&id, &weight)) in ids.iter().zip(weights).enumerate() {
+        if let Some(&ahead) = ids.get(place + ROWS_AHEAD) {
+            _mm_prefetch::<_MM_HINT_T0>(rows.as_ptr().wrapping_add(ahead as usize * width + first));
+        }
+        let (row, weight) = (&rows[id as usize * width + first..][..N * 8], _mm256_set1_ps(weight));
+        for (register, sum) in sums.iter_mut().enumerate() {
+            // SAFETY: the slice holds `8 N` bytes.
+            let bytes = unsafe { _mm_loadl_epi64(row.as_ptr().add(register * 8).cast()) };
+            *sum = _mm256_fmadd_ps(weight, _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)), *sum);
+        }
+    }
+    for (into, sum) in into.as_chunks_mut::<8>().0.iter_mut().zip(sums) {
+        // SAFETY: a chunk is eight values.
+        unsafe { _mm256_storeu_ps(into.as_mut_ptr(), sum) };
+    }
+    N * 8
 }
 
 #[target_feature(enable = "avx2,fma")]

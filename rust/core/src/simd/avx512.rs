@@ -3,7 +3,8 @@
 use std::arch::x86_64::*;
 
 use super::{
-    BYTES_PER_LANE, ByteLanes, ByteTile, GROUP_PANELS, HalfLanes, Kernels, LANES, Lanes, TILE_QUERIES, Tile, serial,
+    BYTES_PER_LANE, ByteLanes, ByteTile, GROUP_PANELS, HalfLanes, Kernels, LANES, Lanes, ROWS_AHEAD, TILE_QUERIES,
+    Tile, serial,
 };
 
 /// The loops of this file. Given out by [`super::Isa::kernels`] where [`is_available`] alone.
@@ -21,6 +22,7 @@ pub static KERNELS: Kernels = Kernels {
     top_two,
     above,
     blend,
+    blend_i8,
 };
 
 /// Whether this machine has the instructions of this file.
@@ -46,6 +48,7 @@ entry!(weigh = weigh_avx512(similarities: &mut [f32], inverse_norm: f32, beta: f
 entry!(top_two = top_two_avx512(values: &[f32]) -> (usize, f32, f32));
 entry!(above = above_avx512(lanes: &Lanes, threshold: f32) -> u32);
 entry!(blend = blend_avx512(rows: &[f32], ids: &[u32], weights: &[f32], into: &mut [f32]));
+entry!(blend_i8 = blend_i8_avx512(rows: &[i8], ids: &[u32], weights: &[f32], into: &mut [f32]));
 
 #[target_feature(enable = "avx512f")]
 fn dot_f32_avx512(left: &[f32], right: &[f32]) -> f32 {
@@ -236,6 +239,58 @@ fn above_avx512(lanes: &Lanes, threshold: f32) -> u32 {
 #[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
 fn blend_avx512(rows: &[f32], ids: &[u32], weights: &[f32], into: &mut [f32]) {
     serial::blend(rows, ids, weights, into);
+}
+
+/// Sums stay in registers, sixteen at a time, so that each row is read once and nothing is written meanwhile.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma")]
+fn blend_i8_avx512(rows: &[i8], ids: &[u32], weights: &[f32], into: &mut [f32]) {
+    let width = into.len();
+    let mut done = 0;
+    while done < width {
+        let into = &mut into[done..];
+        done += match into.len() / LANES {
+            16.. => blend_i8_columns::<16>(rows, width, done, ids, weights, into),
+            4.. => blend_i8_columns::<4>(rows, width, done, ids, weights, into),
+            1.. => blend_i8_columns::<1>(rows, width, done, ids, weights, into),
+            0 => {
+                serial::blend_i8_columns(rows, width, done, ids, weights, into);
+                into.len()
+            }
+        };
+    }
+}
+
+/// The first `16 N` columns of `into`, which are those of the rows from `first` on; returns their number.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma")]
+#[inline]
+fn blend_i8_columns<const N: usize>(
+    rows: &[i8],
+    width: usize,
+    first: usize,
+    ids: &[u32],
+    weights: &[f32],
+    into: &mut [f32],
+) -> usize {
+    let mut sums = [_mm512_setzero_ps(); N];
+    for (place, (&id, &weight)) in ids.iter().zip(weights).enumerate() {
+        if let Some(&ahead) = ids.get(place + ROWS_AHEAD) {
+            let row = rows.as_ptr().wrapping_add(ahead as usize * width + first);
+            for line in (0..N * LANES).step_by(64) {
+                _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(line));
+            }
+        }
+        let (row, weight) = (&rows[id as usize * width + first..][..N * LANES], _mm512_set1_ps(weight));
+        for (register, sum) in sums.iter_mut().enumerate() {
+            // SAFETY: the slice holds `16 N` bytes.
+            let bytes = unsafe { _mm_loadu_si128(row.as_ptr().add(register * LANES).cast()) };
+            *sum = _mm512_fmadd_ps(weight, _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes)), *sum);
+        }
+    }
+    for (into, sum) in into.as_chunks_mut::<LANES>().0.iter_mut().zip(sums) {
+        // SAFETY: a chunk is sixteen values.
+        unsafe { _mm512_storeu_ps(into.as_mut_ptr(), sum) };
+    }
+    N * LANES
 }
 
 /// The highest value of all lanes, in all lanes.

@@ -38,6 +38,8 @@ pub const GROUP_PANELS: usize = 4;
 pub const GROUP_CLUSTERS: usize = GROUP_PANELS * LANES;
 /// Queries that one tile covers.
 pub const TILE_QUERIES: usize = 6;
+/// Rows of bytes that are fetched before they are blended.
+pub(crate) const ROWS_AHEAD: usize = 8;
 /// Dimensions that share one 32-bit lane of a byte panel.
 pub const BYTES_PER_LANE: usize = 4;
 
@@ -164,6 +166,8 @@ pub struct Kernels {
     pub above: fn(&Lanes, threshold: f32) -> u32,
     /// `into[m] = sum_i weights[i] * rows[ids[i]][m]` over rows of `into.len()` values.
     pub blend: fn(rows: &[f32], ids: &[u32], weights: &[f32], into: &mut [f32]),
+    /// [`Self::blend`] of rows of bytes.
+    pub blend_i8: fn(rows: &[i8], ids: &[u32], weights: &[f32], into: &mut [f32]),
 }
 
 #[cfg(test)]
@@ -293,6 +297,23 @@ mod tests {
                     (kernels.blend)(&rows, &ids[..n], &weights[..n], &mut got);
                     serial::blend(&rows, &ids[..n], &weights[..n], &mut wanted);
                     assert!(got.iter().zip(&wanted).all(|(&got, &wanted)| close(got, wanted)), "{isa:?} {width}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn blending_bytes_equals_the_portable_loop() {
+        for isa in available() {
+            for width in [1, 7, 15, 16, 17, 31, 64, 65, 100, 256, 300, 384, 1024] {
+                let rows: Vec<i8> = values(40 * width, 31).iter().map(|value| (value * 254.0) as i8).collect();
+                let ids: Vec<u32> = (0..100u32).map(|place| place * 7 % 40).collect();
+                let weights = values(100, 32);
+                for n in [0, 1, 2, 11, 100] {
+                    let (mut got, mut wanted) = (vec![f32::NAN; width], vec![f32::NAN; width]);
+                    (isa.kernels().blend_i8)(&rows, &ids[..n], &weights[..n], &mut got);
+                    serial::blend_i8(&rows, &ids[..n], &weights[..n], &mut wanted);
+                    assert!(got.iter().zip(&wanted).all(|(&got, &wanted)| close(got, wanted)), "{isa:?} {width} {n}");
                 }
             }
         }

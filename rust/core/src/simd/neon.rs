@@ -19,6 +19,7 @@ pub static KERNELS: Kernels = Kernels {
     top_two: serial::top_two,
     above: serial::above,
     blend: serial::blend,
+    blend_i8: serial::blend_i8,
 };
 
 const REGISTERS: usize = LANES / 4;

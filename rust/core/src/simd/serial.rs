@@ -17,6 +17,7 @@ pub static KERNELS: Kernels = Kernels {
     top_two,
     above,
     blend,
+    blend_i8,
 };
 
 /// Inner product of two slices of equal length.
@@ -268,6 +269,24 @@ pub fn blend(rows: &[f32], ids: &[u32], weights: &[f32], into: &mut [f32]) {
         let row = &rows[id as usize * width..][..width];
         for (into, value) in into.iter_mut().zip(row) {
             *into += weight * value;
+        }
+    }
+}
+
+/// See [`Kernels::blend_i8`].
+#[inline(always)]
+pub fn blend_i8(rows: &[i8], ids: &[u32], weights: &[f32], into: &mut [f32]) {
+    blend_i8_columns(rows, into.len(), 0, ids, weights, into);
+}
+
+/// [`Kernels::blend_i8`] of the columns from `first` on, as many as `into` holds, over rows of `width` bytes.
+#[inline(always)]
+pub fn blend_i8_columns(rows: &[i8], width: usize, first: usize, ids: &[u32], weights: &[f32], into: &mut [f32]) {
+    into.fill(0.0);
+    for (&id, &weight) in ids.iter().zip(weights) {
+        let row = &rows[id as usize * width + first..][..into.len()];
+        for (into, &value) in into.iter_mut().zip(row) {
+            *into += weight * f32::from(value);
         }
     }
 }

@@ -1,0 +1,21 @@
+//! Text to embedding without ONNX Runtime.
+//!
+//! 1. [`tokenizer`]: text to token ids, up to the embedder's maximum,
+//! 2. [`table`]: the ids' rows of a static table, summed by weight and brought to norm one,
+//! 3. [`surface`]: a dozen numbers of the text's form, appended where a router was calibrated with them.
+//!
+//! [`embedder`] puts the first two together; [`onnx`] and [`model2vec`] read the table from the files that they are
+//! published in. Bytes and slices in, no files or threads.
+
+pub mod embedder;
+pub mod error;
+pub mod model2vec;
+pub mod onnx;
+pub mod surface;
+pub mod table;
+pub mod tokenizer;
+
+pub use embedder::{Scratch, StaticEmbedder};
+pub use error::Error;
+pub use table::Table;
+pub use tokenizer::Tokenizer;

@@ -1,0 +1,201 @@
+//! `Tokenizer` and `StaticEmbedder`: text to token ids and to rows, without ONNX Runtime.
+
+use bytes::Bytes;
+use centroute_core::artifact::{N_SURFACE_FEATURES, Surface};
+use centroute_embed as embed;
+use centroute_embed::surface;
+use centroute_embed::tokenizer::Options;
+use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods};
+use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedStr;
+
+use crate::errors::EmbedderError;
+use crate::kernel::isa;
+use crate::text::utf8_items;
+use crate::threads::in_parts;
+
+/// Texts that a thread takes at a time.
+const TEXTS_PER_PART: usize = 64;
+
+/// Buffers of one thread.
+#[derive(Default)]
+pub struct EmbedScratch {
+    text: embed::Scratch,
+    surface: surface::Scratch,
+}
+
+type Flat<'py> = (Bound<'py, PyArray1<i64>>, Bound<'py, PyArray1<i64>>, Bound<'py, PyArray1<i64>>);
+
+#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
+fn refuse(error: embed::Error) -> PyErr {
+    EmbedderError::new_err(error.to_string())
+}
+
+/// A loaded `tokenizer.json`. Immutable and shareable between threads.
+#[pyclass(frozen, module = "centroute._kernel")]
+pub struct Tokenizer(embed::Tokenizer);
+
+#[pymethods]
+impl Tokenizer {
+    #[new]
+    #[pyo3(signature = (json, *, max_tokens))]
+    fn new(py: Python<'_>, json: &[u8], max_tokens: usize) -> PyResult<Self> {
+        let options = Options { max_tokens, add_special_tokens: true };
+        py.detach(|| embed::Tokenizer::from_json(json, options)).map(Self).map_err(refuse)
+    }
+
+    /// One more than the highest id.
+    #[getter]
+    fn n_token_ids(&self) -> usize {
+        self.0.n_token_ids()
+    }
+
+    /// Why texts are left to the `tokenizers` crate, `None` where they are not.
+    #[getter]
+    fn fallback_reason(&self) -> Option<&str> {
+        self.0.fallback_reason()
+    }
+
+    /// Ids of all texts one after another, where each text's end, and how many of its ids are known tokens.
+    fn encode_batch<'py>(&self, py: Python<'py>, texts: &Bound<'py, PyAny>) -> PyResult<Flat<'py>> {
+        let texts = utf8_items(texts)?;
+        let (mut ids, mut ends, mut n_known) =
+            (Vec::new(), Vec::with_capacity(texts.len()), Vec::with_capacity(texts.len()));
+        py.detach(|| {
+            let (mut scratch, mut text_ids) = (embed::tokenizer::Scratch::default(), Vec::new());
+            for text in &texts {
+                self.0.encode(text, &mut scratch, &mut text_ids);
+                ids.extend(text_ids.iter().map(|&id| i64::from(id)));
+                ends.push(ids.len().cast_signed() as i64);
+                n_known.push(self.0.n_known(&text_ids).cast_signed() as i64);
+            }
+        });
+        Ok((ids.into_pyarray(py), ends.into_pyarray(py), n_known.into_pyarray(py)))
+    }
+}
+
+/// Tokenizer and table of a static embedder. Immutable and shareable between threads.
+#[pyclass(frozen, module = "centroute._kernel")]
+pub struct StaticEmbedder(pub embed::StaticEmbedder);
+
+#[pymethods]
+impl StaticEmbedder {
+    /// Reads a table out of `model.onnx` or, `model2vec`, out of `model.safetensors`.
+    #[new]
+    #[pyo3(signature = (table, tokenizer, *, max_tokens, prefix="", model2vec=false))]
+    fn new(
+        py: Python<'_>,
+        table: &[u8],
+        tokenizer: &[u8],
+        max_tokens: usize,
+        prefix: &str,
+        model2vec: bool,
+    ) -> PyResult<Self> {
+        let isa = isa()?;
+        let options = Options { max_tokens, add_special_tokens: !model2vec };
+        py.detach(|| {
+            let tokenizer = embed::Tokenizer::from_json(tokenizer, options)?;
+            let table = if model2vec {
+                let mut table = embed::model2vec::read_table(table)?;
+                // model2vec leaves unknown tokens out of the mean.
+                tokenizer.unknown_id().into_iter().for_each(|id| table.silence(id));
+                table
+            } else {
+                embed::onnx::read_table(Bytes::copy_from_slice(table))?
+            };
+            embed::StaticEmbedder::new(tokenizer, table, prefix, isa)
+        })
+        .map(Self)
+        .map_err(refuse)
+    }
+
+    #[getter]
+    fn dim(&self) -> usize {
+        self.0.dim()
+    }
+
+    /// Why texts are left to the `tokenizers` crate, `None` where they are not.
+    #[getter]
+    fn fallback_reason(&self) -> Option<&str> {
+        self.0.tokenizer().fallback_reason()
+    }
+
+    /// Rows float32 `[n, dim]`, of norm 1 or, for texts without a known token, zero.
+    #[pyo3(signature = (texts, *, threads=1))]
+    fn embed<'py>(
+        &self,
+        py: Python<'py>,
+        texts: &Bound<'py, PyAny>,
+        threads: usize,
+    ) -> PyResult<Bound<'py, PyArray2<f32>>> {
+        let texts = utf8_items(texts)?;
+        let mut rows = vec![0.0; texts.len() * self.0.dim()];
+        py.detach(|| self.embed_rows(&texts, None, threads, &mut rows));
+        rows.into_pyarray(py).reshape([texts.len(), self.0.dim()])
+    }
+
+    /// Ids of a text's tokens, the prefix's first.
+    fn tokenize<'py>(&self, py: Python<'py>, text: &str) -> Bound<'py, PyArray1<i64>> {
+        let mut scratch = embed::Scratch::default();
+        let ids = self.0.tokenize(text, &mut scratch);
+        PyArray1::from_iter(py, ids.iter().map(|&id| i64::from(id)))
+    }
+}
+
+impl StaticEmbedder {
+    /// Fills a row with a text's embedding and its surface features, where there are any; false, and zeros, where the
+    /// text holds nothing known.
+    pub fn embed_row(
+        &self,
+        text: &str,
+        surface: Option<&Surface>,
+        scratch: &mut EmbedScratch,
+        row: &mut [f32],
+    ) -> bool {
+        self.tokenize_text(text, scratch);
+        self.embed_tokens(text, surface, scratch, row)
+    }
+
+    /// The first step of [`Self::embed_row`].
+    pub fn tokenize_text(&self, text: &str, scratch: &mut EmbedScratch) {
+        self.0.tokenize(text, &mut scratch.text);
+    }
+
+    /// The other steps of [`Self::embed_row`].
+    pub fn embed_tokens(
+        &self,
+        text: &str,
+        surface: Option<&Surface>,
+        scratch: &mut EmbedScratch,
+        row: &mut [f32],
+    ) -> bool {
+        let is_known = self.0.embed_tokens(&mut scratch.text, &mut row[..self.0.dim()]);
+        match surface {
+            Some(surface) if is_known => surface::append(text, surface, &mut scratch.surface, row),
+            _ => row[self.0.dim()..].fill(0.0),
+        }
+        is_known
+    }
+
+    /// [`Self::embed_row`] for every text, on up to `threads` threads.
+    pub fn embed_rows(&self, texts: &[PyBackedStr], surface: Option<&Surface>, threads: usize, rows: &mut [f32]) {
+        let dim = self.0.dim() + surface.map_or(0, |_| N_SURFACE_FEATURES);
+        let parts = texts.chunks(TEXTS_PER_PART).zip(rows.chunks_mut(TEXTS_PER_PART * dim));
+        in_parts(parts, threads, EmbedScratch::default, |scratch, (texts, rows)| {
+            for (text, row) in texts.iter().zip(rows.chunks_exact_mut(dim)) {
+                self.embed_row(text, surface, scratch, row);
+            }
+        });
+    }
+}
+
+/// Surface features of texts, float32 `[n, 12]`; `centroute.surface` is their definition.
+#[pyfunction]
+pub fn surface_features<'py>(py: Python<'py>, texts: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyArray2<f32>>> {
+    let texts = utf8_items(texts)?;
+    let rows: Vec<f32> = py.detach(|| {
+        let mut scratch = surface::Scratch::default();
+        texts.iter().flat_map(|text| surface::features(text, &mut scratch)).collect()
+    });
+    rows.into_pyarray(py).reshape([texts.len(), N_SURFACE_FEATURES])
+}
