@@ -45,8 +45,8 @@ typecheck: $(VENV)/built ## Check types, and the extension's stub against the ex
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest centroute._kernel
 
-BENCH := $(BIN)/pytest benches/bench_kernel.py --benchmark-only --benchmark-columns=median -p no:cacheprovider -W ignore
-bench: $(VENV)/built $(VENV)/bench-installed ## Measure the kernel beside its peers, one table
+BENCH := $(BIN)/pytest benches/bench_kernel.py benches/bench_embed.py --benchmark-only --benchmark-columns=median -p no:cacheprovider -W ignore
+bench: $(VENV)/built $(VENV)/bench-installed ## Measure kernel and embedder beside their peers, one table
 	$(BENCH)
 
 bench-sweep: $(VENV)/built $(VENV)/bench-installed ## Measure one query over all sizes

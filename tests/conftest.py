@@ -87,7 +87,9 @@ def artifact(outcomes: Outcomes, embedder: Any) -> Artifact:
     """Six clusters, two of them blended for a query."""
     from centroute.calibrate import calibrate
 
-    return calibrate(outcomes, embedder=embedder, method="means", n_clusters=6, top_p=2, beta=9.0)
+    return calibrate(
+        outcomes, embedder=embedder, method="means", n_clusters=6, top_p=2, beta=9.0, surface_weight=0.0
+    )
 
 
 @pytest.fixture(scope="session")

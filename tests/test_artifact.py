@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from centroute import Artifact, ArtifactError, EmbedderError, Policy, Router
-from centroute import artifact as artifact_module
+from centroute import Artifact, ArtifactError, EmbedderError, Policy, Router, _router_file
 from centroute._kernel import Kernel
 from centroute.artifact import FORMAT_VERSION, EmbedderId, PoolModel, load_kernel
+from centroute.calibrate import calibrate
+from centroute.datasets import Outcomes
 from centroute.embedders import Embedder
 
 Tensors = dict[str, NDArray[Any]]
@@ -26,6 +27,12 @@ Unchanged = Callable[[Path], AbstractContextManager[None]]
 
 TENSORS = ("centroids", "cost", "count", "frontier", "prior_cost", "prior_quality", "quality")
 N_CLUSTERS, N_MODELS, DIM = 3, 4, 8
+
+
+@pytest.fixture(scope="session")
+def artifact(outcomes: Outcomes, embedder: Embedder) -> Artifact:
+    """Six clusters of embeddings without surface features."""
+    return calibrate(outcomes, embedder=embedder, n_clusters=6, top_p=2, beta=9.0, surface_weight=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -514,7 +521,7 @@ def test_oversized_file_is_refused_before_it_is_read(
 ) -> None:
     file = tmp_path / "router.safetensors"
     file.write_bytes(data)
-    monkeypatch.setattr(artifact_module, "MAX_BYTES", 100)
+    monkeypatch.setattr(_router_file, "MAX_BYTES", 100)
     monkeypatch.setattr(Path, "read_bytes", lambda _: pytest.fail("was read"))
     with pytest.raises(ArtifactError, match=f"{len(data)} bytes, a router file has at most 100"):
         load_kernel(file)

@@ -15,6 +15,7 @@ from centroute.calibrate.kmeans import nearest
 from centroute.calibrate.settings import Asked, Settings
 from centroute.calibrate.tables import cluster_means, mean_tables
 from centroute.datasets import Outcomes, split_by_text, synthetic_outcomes
+from centroute.surface import surface_features
 
 
 def unit(rows):
@@ -132,7 +133,7 @@ def test_selection_takes_the_simplest_within_one_standard_error():
 
 def test_candidates_hold_what_the_caller_fixed():
     choices = selection.candidates(5000, Asked(n_clusters=7, top_p=2, beta=3.0, shrinkage=1.5))
-    assert choices == [Settings(7, 2, 3.0, 1.5)]
+    assert choices == [Settings(7, 2, 3.0, 1.5, weight) for weight in selection.SURFACE_WEIGHTS]
     assert max(choice.n_clusters for choice in selection.candidates(100, Asked())) <= 8
     assert all(choice.top_p <= choice.n_clusters for choice in selection.candidates(100, Asked(top_p=50)))
     assert {choice.n_clusters for choice in selection.candidates(3, Asked())} == {1}
@@ -217,13 +218,15 @@ def test_a_stored_default_policy_is_checked_against_the_pool(sample):
     )
 
 
-def test_max_mean_cost_lands_near_the_budget_on_the_holdout(sample):
+def test_max_mean_cost_lands_near_the_budget_on_the_holdout(embedder):
     large = synthetic_outcomes()
-    artifact = calibrate(large, refit=False)
+    artifact = calibrate(large, embedder=embedder, refit=False)
     router = Router.from_artifact(artifact)
     _, rows = split_by_text(large, holdout=0.3, seed=0)
     held_out = large.subset(rows)
-    embeddings = router.embedder.embed(held_out.queries)
+    embeddings = embedder.embed(held_out.queries)
+    if artifact.embedder.surface is not None:
+        embeddings = artifact.embedder.surface.append(embeddings, surface_features(held_out.queries))
     for budget in (0.001, 0.002, 0.003):
         chosen = router.route_embeddings(embeddings, policy=Policy(max_mean_cost=budget)).model_ids
         spent = held_out.costs[np.arange(len(rows)), chosen].mean()

@@ -158,10 +158,14 @@ def test_settings_that_are_given_are_taken(cli: Run, outcomes_file: Path, tmp_pa
             12.5,
             "--holdout",
             0.5,
+            "--surface-weight",
+            0.25,
         )
     )
     loaded = Artifact.load(file)
-    assert loaded.centroids.shape == (5, 256)
+    assert loaded.centroids.shape == (5, 268)
+    assert loaded.embedder.surface is not None
+    assert loaded.embedder.surface.weight == 0.25
     assert (loaded.top_p, loaded.beta) == (3, 12.5)
     assert loaded.report["n_holdout"] == 120
 
@@ -264,6 +268,8 @@ def test_the_default_policy_is_stored_and_used(
         2,
         "--beta",
         9,
+        "--surface-weight",
+        0,
     )
     quiet(cli(*common, "--default-policy", text))
     assert Artifact.load(file).default_policy == policy

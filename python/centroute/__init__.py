@@ -6,10 +6,14 @@
 'atlas-large'
 """
 
+from typing import TYPE_CHECKING
+
 from centroute._kernel import Decision, DecisionBatch, Policy, __version__, simd
-from centroute.artifact import Artifact
 from centroute.errors import ArtifactError, DataError, EmbedderError, PolicyError
 from centroute.router import Router
+
+if TYPE_CHECKING:
+    from centroute.artifact import Artifact
 
 __all__ = [
     "Artifact",
@@ -24,3 +28,12 @@ __all__ = [
     "__version__",
     "simd",
 ]
+
+
+def __getattr__(name: str) -> object:
+    # Loads NumPy, which those who only route texts do not need.
+    if name == "Artifact":
+        from centroute.artifact import Artifact
+
+        return Artifact
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

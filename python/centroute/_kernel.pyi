@@ -144,9 +144,7 @@ class Kernel:
         allow: NDArray[np.bool_] | None = None,
         threads: int = 1,
     ) -> DecisionBatch: ...
-    def route_text(
-        self, embedder: StaticEmbedder, text: str, policy: Policy | None = None
-    ) -> Decision: ...
+    def route_text(self, embedder: StaticEmbedder, text: str, policy: Policy | None = None) -> Decision: ...
     def route_texts(
         self,
         embedder: StaticEmbedder,
@@ -178,12 +176,29 @@ class Tokenizer:
 
 @final
 class StaticEmbedder:
-    def __new__(
-        cls, table: bytes, tokenizer: bytes, *, max_tokens: int, prefix: str = "", model2vec: bool = False
+    @staticmethod
+    def from_onnx(
+        model: bytes, tokenizer: bytes, *, max_tokens: int, prefix: str
+    ) -> StaticEmbedder | None: ...
+    @staticmethod
+    def from_safetensors(
+        file: bytes,
+        tokenizer: bytes,
+        *,
+        rows: str,
+        weights: str | None,
+        mapping: str | None,
+        max_tokens: int,
+        prefix: str,
+        max_characters: int | None,
+        add_special_tokens: bool,
+        drop_unknown: bool,
     ) -> StaticEmbedder: ...
     @property
     def dim(self) -> int: ...
     @property
     def fallback_reason(self) -> str | None: ...
+    @property
+    def n_token_ids(self) -> int: ...
     def embed(self, texts: Sequence[str], *, threads: int = 1) -> NDArray[np.float32]: ...
     def tokenize(self, text: str) -> NDArray[np.int64]: ...

@@ -6,22 +6,20 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from centroute._atomic import write_atomic
 from centroute._kernel import Kernel, Policy, __version__
+from centroute._router_file import Precision, load_kernel, reason
 from centroute.errors import ArtifactError
+from centroute.surface import SurfaceFeatures
 
 FORMAT_VERSION = 1
 """Format version that this package writes and reads."""
 
-MAX_BYTES = 1 << 34
-"""Files larger than this are refused before they are read."""
-
-Precision = Literal["f32", "f16", "i8"]
 Tensor = NDArray[np.float32] | NDArray[np.float16] | NDArray[np.int8]
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
@@ -63,14 +61,17 @@ class EmbedderId:
     name
         Name or folder of the embedder.
     dim
-        Width of its rows.
+        Width of the rows that are routed: of its own, and of the surface features behind them.
     fingerprint
-        SHA-256 over everything that shapes its rows; ``None`` for embeddings from outside.
+        SHA-256 over everything that shapes these rows; ``None`` for embeddings from outside.
+    surface
+        The surface features behind the embeddings, ``None`` for none.
     """
 
     name: str
     dim: int
     fingerprint: str | None
+    surface: SurfaceFeatures | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -150,6 +151,7 @@ class Artifact:
                 "name": self.embedder.name,
                 "dim": self.embedder.dim,
                 "fingerprint": self.embedder.fingerprint,
+                "surface_features": _surface_to_json(self.embedder.surface),
             },
             "top_p": self.top_p,
             "beta": self.beta,
@@ -180,7 +182,7 @@ class Artifact:
         try:
             write_atomic(path, data)
         except OSError as error:
-            raise ArtifactError(f"{os.fspath(path)}: cannot be written ({_reason(error)})") from error
+            raise ArtifactError(f"{os.fspath(path)}: cannot be written ({reason(error)})") from error
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Artifact":
@@ -199,13 +201,17 @@ class Artifact:
         metadata = json.loads(kernel.metadata_json)
         policy = metadata.get("default_policy")
         method, report = metadata.get("method", {}), metadata.get("report", {})
+        where = "" if source is None else f"{Path(source)}: "
         for name, value in (("method", method), ("report", report)):
             if not isinstance(value, dict):
-                where = "" if source is None else f"{Path(source)}: "
                 raise ArtifactError(f"{where}router metadata: {name} is no JSON object")
+        try:
+            surface = _surface_from_json(metadata["embedder"].get("surface_features"))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ArtifactError(f"{where}router metadata: surface_features cannot be read") from error
         return cls(
             models=tuple(_model_from_json(model) for model in metadata["models"]),
-            embedder=EmbedderId(*kernel.embedder),
+            embedder=EmbedderId(*kernel.embedder, surface=surface),
             top_p=kernel.top_p,
             beta=metadata["beta"],
             method=method,
@@ -215,34 +221,6 @@ class Artifact:
             precision=cast("Precision", kernel.stored_precision),
             **kernel.tensors(),
         )
-
-
-def load_kernel(
-    path: str | os.PathLike[str], *, generation: int = 1, precision: Precision | None = None
-) -> Kernel:
-    """Read and validate a router file for routing.
-
-    ``precision`` is the one to search centroids in, the file's own when not given.
-
-    Raises
-    ------
-    ArtifactError
-        If the file is missing, damaged, altered or of another version; the message names it.
-    """
-    file = Path(path)
-    try:
-        if file.exists() and not (file.is_file() or file.is_dir()):
-            raise ArtifactError(f"{file}: cannot be read (is no regular file)")
-        size = file.stat().st_size
-        if size > MAX_BYTES:
-            raise ArtifactError(f"{file}: {size} bytes, a router file has at most {MAX_BYTES}")
-        data = file.read_bytes()
-    except OSError as error:
-        raise ArtifactError(f"{file}: cannot be read ({_reason(error)})") from error
-    try:
-        return Kernel(data, generation=generation, precision=precision)
-    except ArtifactError as error:
-        raise ArtifactError(f"{file}: {error}") from None
 
 
 def policy_to_json(policy: Policy) -> dict[str, Json]:
@@ -294,5 +272,24 @@ def _model_from_json(entry: dict[str, object]) -> PoolModel:
     return PoolModel(**{**known, "tags": frozenset(entry.get("tags", ()))})  # type: ignore[call-overload]
 
 
-def _reason(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()
+def _surface_to_json(surface: SurfaceFeatures | None) -> dict[str, Json] | None:
+    if surface is None:
+        return None
+    return {
+        "name": surface.name,
+        "weight": surface.weight,
+        "mean": list[Json](surface.mean),
+        "scale": list[Json](surface.scale),
+    }
+
+
+def _surface_from_json(entry: Mapping[str, Any] | None) -> SurfaceFeatures | None:
+    # Names and numbers are the kernel's to check, as all of the metadata is.
+    if entry is None:
+        return None
+    return SurfaceFeatures(
+        name=entry["name"],
+        weight=float(entry["weight"]),
+        mean=tuple(float(value) for value in entry["mean"]),
+        scale=tuple(float(value) for value in entry["scale"]),
+    )

@@ -1,18 +1,28 @@
-"""``Router``: text or embeddings in, decisions out."""
+"""``Router``: text or embeddings in, decisions out.
+
+NumPy is loaded by those who bring or take arrays: a service that routes texts starts without it.
+"""
+
+from __future__ import annotations
 
 import os
+import threading
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
-from centroute._kernel import Decision, DecisionBatch, Kernel, Policy
-from centroute.artifact import Artifact, Precision, load_kernel
+from centroute._kernel import Decision, DecisionBatch, Kernel, Policy, StaticEmbedder, surface_features
+from centroute._router_file import load_kernel
 from centroute.errors import DataError, EmbedderError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from centroute._router_file import Precision
+    from centroute.artifact import Artifact
     from centroute.embedders import Embedder
+    from centroute.surface import SurfaceFeatures
 
 
 class Router:
@@ -21,22 +31,30 @@ class Router:
     Made by :meth:`load`, or from an :class:`Artifact` in memory by :meth:`from_artifact`.
     """
 
-    __slots__ = ("_embedder", "_kernel")
+    __slots__ = ("_embedder", "_kernel", "_loading", "_static")
 
-    def __init__(self, kernel: Kernel, *, embedder: "Embedder | None" = None) -> None:
+    def __init__(self, kernel: Kernel, *, embedder: Embedder | None = None) -> None:
         self._kernel = kernel
-        self._embedder = embedder
+        self._embedder: Embedder | None = None
+        # The embedder's part in the extension, where it has one: embedding and deciding are then one call.
+        self._static: StaticEmbedder | None = None
+        self._loading = threading.Lock()
         if embedder is not None:
-            _check_embedder(kernel, embedder)
+            self._take(embedder)
+
+    def _take(self, embedder: Embedder) -> None:
+        _check_embedder(self._kernel, embedder)
+        self._static = getattr(embedder, "static", None)
+        self._embedder = embedder
 
     @classmethod
     def load(
         cls,
         path: str | os.PathLike[str],
         *,
-        embedder: "Embedder | str | None" = None,
+        embedder: Embedder | str | os.PathLike[str] | None = None,
         precision: Precision | None = None,
-    ) -> "Router":
+    ) -> Router:
         """Read and validate a router file.
 
         Parameters
@@ -58,7 +76,7 @@ class Router:
             If the embedder is not the one that the centroids were fitted on.
         """
         kernel = load_kernel(path, precision=precision)
-        if isinstance(embedder, str):
+        if isinstance(embedder, str | os.PathLike):
             from centroute.embedders import load_embedder
 
             embedder = load_embedder(embedder)
@@ -66,8 +84,8 @@ class Router:
 
     @classmethod
     def from_artifact(
-        cls, artifact: Artifact, *, embedder: "Embedder | None" = None, precision: Precision | None = None
-    ) -> "Router":
+        cls, artifact: Artifact, *, embedder: Embedder | None = None, precision: Precision | None = None
+    ) -> Router:
         """Route with an artifact that was not written to a file. The options are those of :meth:`load`.
 
         Raises
@@ -122,10 +140,12 @@ class Router:
     @property
     def artifact(self) -> Artifact:
         """Tables and provenance of what is loaded, copied."""
+        from centroute.artifact import Artifact
+
         return Artifact.from_kernel(self._kernel)
 
     @property
-    def embedder(self) -> "Embedder":
+    def embedder(self) -> Embedder:
         """The embedder for texts, loaded at first use.
 
         Raises
@@ -136,9 +156,11 @@ class Router:
         if self._embedder is None:
             from centroute.embedders import load_embedder
 
-            embedder = load_embedder(self._kernel.embedder[0])
-            _check_embedder(self._kernel, embedder)
-            self._embedder = embedder
+            # Whoever comes while it is being loaded waits for it.
+            with self._loading:
+                if self._embedder is None:
+                    self._take(load_embedder(self._kernel.embedder[0]))
+                return self._embedder  # type: ignore[return-value]
         return self._embedder
 
     def route(self, text: str, *, policy: Policy | None = None) -> Decision:
@@ -158,11 +180,68 @@ class Router:
         PolicyError
             If the policy names unknown models, needs an unknown cost, or leaves no candidate.
         """
+        static = self._static_embedder()
+        if static is not None:
+            return self._kernel.route_text(static, text, policy)
         return self._kernel.route(self.embed([text])[0], policy)
 
-    def route_batch(self, texts: Sequence[str], *, policy: Policy | None = None) -> DecisionBatch:
-        """Decide many texts: arrays with one row a text. Errors as :meth:`route`, with the index."""
-        return self._kernel.route_batch(self.embed(texts), policy)
+    def time_stages(self, text: str, *, policy: Policy | None = None) -> tuple[int, int, int]:
+        """Decide one text and tell the nanoseconds it took to tokenize, to embed and to decide.
+
+        Errors as :meth:`route`.
+        """
+        static = self._static_embedder()
+        if static is not None:
+            return self._kernel.time_stages(static, text, policy)
+        started = time.perf_counter_ns()
+        self.embedder.tokenize(text)
+        tokenized = time.perf_counter_ns()
+        # Embedding tokenizes once more, which is taken off again.
+        row = self.embed([text])[0]
+        embedded = time.perf_counter_ns()
+        self._kernel.route(row, policy)
+        decided = time.perf_counter_ns()
+        tokenizing = tokenized - started
+        return tokenizing, max(0, embedded - tokenized - tokenizing), decided - embedded
+
+    def route_batch(
+        self,
+        texts: Sequence[str],
+        *,
+        policy: Policy | None = None,
+        alpha: NDArray[np.float32] | None = None,
+        willingness_to_pay: NDArray[np.float32] | None = None,
+        allow: NDArray[np.bool_] | None = None,
+        threads: int = 1,
+    ) -> DecisionBatch:
+        """Decide many texts: arrays with one row a text.
+
+        The options are those of :meth:`route_embeddings`; ``threads`` is also how many a static embedder
+        embeds on. Errors as :meth:`route`, with the index.
+        """
+        _refuse_one_string(texts)
+        static = self._static_embedder()
+        if static is not None:
+            return self._kernel.route_texts(
+                static,
+                texts,
+                policy,
+                alpha=alpha,
+                willingness_to_pay=willingness_to_pay,
+                allow=allow,
+                threads=threads,
+            )
+        return self.route_embeddings(
+            self.embed(texts),
+            policy=policy,
+            alpha=alpha,
+            willingness_to_pay=willingness_to_pay,
+            allow=allow,
+            threads=threads,
+        )
+
+    def _static_embedder(self) -> StaticEmbedder | None:
+        return self._static if self._embedder is not None else getattr(self.embedder, "static", None)
 
     def route_embedding(self, embedding: NDArray[np.float32], *, policy: Policy | None = None) -> Decision:
         """Decide one embedding of your own, C-contiguous float32 ``[dim]``."""
@@ -213,23 +292,31 @@ class Router:
         """Predicted quality and cost (USD, NaN when unknown) of every model, two arrays ``[n, n_models]``."""
         return self._kernel.predict(embeddings)
 
-    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Embed texts for routing, float32 ``[n, dim]``.
+    def embed(self, texts: Sequence[str], *, allow_zero_rows: bool = False) -> NDArray[np.float32]:
+        """Embed texts for routing, float32 ``[n, dim]``, surface features included where the router has them.
+
+        Parameters
+        ----------
+        texts
+            The queries.
+        allow_zero_rows
+            Whether a text that holds nothing that the embedder knows gets a row of zeros, which cannot be
+            routed, and is no error.
 
         Raises
         ------
         DataError
             If a text is empty or holds nothing that the embedder knows; names its index.
         """
-        if isinstance(texts, str):
-            raise DataError("texts: got one string, wanted a sequence of them")
+        _refuse_one_string(texts)
         embeddings = self.embedder.embed(texts)
         routable = embeddings.any(axis=1)
-        if not routable.all():
-            index = int(np.argmin(routable))
+        if not (allow_zero_rows or routable.all()):
+            index = int(routable.argmin())
             holds = "nothing that the embedder knows" if texts[index].strip() else "only spaces or nothing"
             raise DataError(f"text {index} holds {holds}: {texts[index][:80]!r}")
-        return embeddings
+        surface = _surface(self._kernel)
+        return embeddings if surface is None else surface.append(embeddings, surface_features(texts))
 
     def __repr__(self) -> str:
         return (
@@ -238,13 +325,36 @@ class Router:
         )
 
 
-def _check_embedder(kernel: Kernel, embedder: "Embedder") -> None:
+def _refuse_one_string(texts: Sequence[str]) -> None:
+    if isinstance(texts, str):
+        raise DataError("texts: got one string, wanted a sequence of them")
+
+
+def _surface(kernel: Kernel) -> SurfaceFeatures | None:
+    """The features that this router has behind its embeddings."""
+    stored = kernel.surface_features
+    if stored is None:
+        return None
+    from centroute.surface import SurfaceFeatures
+
+    name, weight, mean, scale = stored
+    return SurfaceFeatures(weight=weight, mean=tuple(mean), scale=tuple(scale), name=name)
+
+
+def _check_embedder(kernel: Kernel, embedder: Embedder) -> None:
     """Refuse an embedder that gives other rows than the centroids were fitted on."""
-    name, dim, fingerprint = kernel.embedder
-    if embedder.dim != dim:
-        raise EmbedderError(f"embedder {embedder.name}: dim {embedder.dim}, the router wants {dim}")
-    if fingerprint is not None and embedder.fingerprint != fingerprint:
+    name, wanted_dim, wanted = kernel.embedder
+    surface = _surface(kernel)
+    dim: int = embedder.dim
+    fingerprint: str | None = embedder.fingerprint
+    if surface is not None:
+        from centroute.surface import routed_identity
+
+        dim, fingerprint = routed_identity(embedder, surface)
+    if dim != wanted_dim:
+        raise EmbedderError(f"embedder {embedder.name}: dim {dim}, the router wants {wanted_dim}")
+    if wanted is not None and fingerprint != wanted:
         raise EmbedderError(
-            f"embedder {embedder.name}: fingerprint {embedder.fingerprint[:16]}…, the router was calibrated "
-            f"with {name} {fingerprint[:16]}…; calibrate again or load that embedder"
+            f"embedder {embedder.name}: fingerprint {(fingerprint or 'none')[:16]}…, the router was "
+            f"calibrated with {name} {wanted[:16]}…; calibrate again or load that embedder"
         )

@@ -21,11 +21,11 @@ from centroute.calibrate.settings import (
 )
 from centroute.calibrate.tables import mean_tables
 from centroute.datasets import Outcomes, split_by_text, text_key
-from centroute.embedders import load_embedder
-from centroute.embedders.onnx import Embedder
+from centroute.embedders import Embedder, load_embedder
 from centroute.errors import DataError
 from centroute.evaluate import Evaluation, evaluate
 from centroute.router import Router
+from centroute.surface import SurfaceFeatures, check_weight, routed_identity, surface_features
 
 MIN_OUTCOMES = 2
 """Outcomes below which a model cannot be calibrated: one would have to stand on both sides of the split."""
@@ -38,10 +38,25 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Part:
-    """Rows of the outcomes with what calibration needs of them."""
+    """Rows of the outcomes with what calibration needs of them; all arrays have one row a query."""
 
     embeddings: NDArray[np.float32]
+    features: NDArray[np.float32]
     outcomes: Outcomes
+
+    def subset(self, rows: NDArray[np.intp] | NDArray[np.bool_]) -> "_Part":
+        """Keep some rows: their indices or a mask."""
+        return _Part(
+            np.ascontiguousarray(self.embeddings[rows]), self.features[rows], self.outcomes.subset(rows)
+        )
+
+    def surface(self, weight: float) -> SurfaceFeatures | None:
+        """Surface features with the statistics of these rows."""
+        return SurfaceFeatures.fit(self.features, weight) if weight else None
+
+    def routed(self, surface: SurfaceFeatures | None) -> NDArray[np.float32]:
+        """Rows to route ``[n, width]``."""
+        return self.embeddings if surface is None else surface.append(self.embeddings, self.features)
 
 
 def calibrate(
@@ -53,6 +68,7 @@ def calibrate(
     top_p: int | None = None,
     beta: float | None = None,
     shrinkage: float | None = None,
+    surface_weight: float | None = None,
     holdout: float = 0.3,
     refit: bool = True,
     seed: int = 0,
@@ -74,8 +90,10 @@ def calibrate(
     method
         ``"means"``: per-cluster means drawn to the model's mean. ``"avengers-pro"``: plain per-cluster means
         with the paper's K = 60, top-p = 4, beta = 9 (arXiv 2508.12631). ``"auto"``: ``"means"`` today.
-    n_clusters, top_p, beta, shrinkage
-        Fix a setting; what is left ``None`` is chosen by cross-validation inside the calibration part.
+    n_clusters, top_p, beta, shrinkage, surface_weight
+        Fix a setting; what is left ``None`` is chosen by cross-validation inside the calibration part. A
+        surface weight of 0 leaves the features of :mod:`centroute.surface` out, as ``"avengers-pro"`` and
+        embeddings without a fingerprint do where none is asked for.
     holdout
         Share of distinct texts to measure on, 0 for none.
     refit
@@ -85,7 +103,7 @@ def calibrate(
     default_policy
         Stored in the artifact: what holds for requests that leave something open.
     embeddings
-        Unit rows ``[n_queries, dim]``, when they are at hand already.
+        Unit rows ``[n_queries, dim]`` of the embedder, without surface features, when they are at hand.
     progress
         Told how far the work is.
 
@@ -107,7 +125,8 @@ def calibrate(
     """
     if method not in METHODS:
         raise DataError(f"method {method!r}: wanted one of {', '.join(METHODS)}")
-    _check_numbers(holdout, seed=seed, beta=beta, shrinkage=shrinkage)
+    asked = Asked(n_clusters, top_p, beta, shrinkage, surface_weight)
+    _check_numbers(asked, holdout=holdout, seed=seed)
     _check_counts(outcomes)
     tell = progress or (lambda *_: None)
     loaded = load_embedder(embedder) if isinstance(embedder, str) else embedder
@@ -117,47 +136,41 @@ def calibrate(
     if not routable.any():
         raise DataError(f"none of the {len(routable)} queries holds anything that {loaded.name} knows")
     n_left_out = int((~routable).sum())
-    whole = _Part(
-        np.ascontiguousarray(embeddings[routable]), outcomes.subset(routable) if n_left_out else outcomes
-    )
+    whole = _Part(embeddings, surface_features(outcomes.queries), outcomes)
+    if n_left_out:
+        whole = whole.subset(routable)
 
     if holdout > 0:
         calibration_rows, holdout_rows = split_by_text(whole.outcomes, holdout=holdout, seed=seed)
     else:
         calibration_rows, holdout_rows = np.arange(whole.outcomes.n_queries), np.arange(0)
-    part = _Part(whole.embeddings[calibration_rows], whole.outcomes.subset(calibration_rows))
-    settings, tried = _settings(method, part, Asked(n_clusters, top_p, beta, shrinkage), seed=seed, tell=tell)
-    embedder_id = EmbedderId(loaded.name, loaded.dim, loaded.fingerprint)
+    part = whole.subset(calibration_rows)
+    if asked.surface_weight is None and (method == "avengers-pro" or loaded.fingerprint is None):
+        asked = replace(asked, surface_weight=0.0)
+    settings, tried = _settings(method, part, asked, seed=seed, tell=tell)
 
     tell("fit", 0, 2)
     # A mean cost is read off the frontier, which has to be measured first.
     first_policy = default_policy and default_policy.replace(max_mean_cost=None)
-    fitted = _fit(part, settings, seed=seed, embedder=embedder_id, default_policy=first_policy)
+    fitted = _fit(part, settings, seed=seed, embedder=loaded, default_policy=first_policy)
     # Without a holdout the figures are those of the rows that were fitted, and the report says so.
     measured_rows = holdout_rows if len(holdout_rows) else calibration_rows
-    measured_on = _Part(whole.embeddings[measured_rows], whole.outcomes.subset(measured_rows))
+    measured_on = whole.subset(measured_rows)
+    routed_rows = measured_on.routed(fitted.embedder.surface)
     tell("fit", 1, 2)
-    evaluation = evaluate(
-        Router.from_artifact(fitted, embedder=loaded), measured_on.outcomes, embeddings=measured_on.embeddings
-    )
+    evaluation = evaluate(Router.from_artifact(fitted), measured_on.outcomes, embeddings=routed_rows)
     if first_policy != default_policy:
         fitted = replace(fitted, frontier=_frontier_table(evaluation), default_policy=default_policy)
-        evaluation = evaluate(
-            Router.from_artifact(fitted, embedder=loaded),
-            measured_on.outcomes,
-            embeddings=measured_on.embeddings,
-        )
+        evaluation = evaluate(Router.from_artifact(fitted), measured_on.outcomes, embeddings=routed_rows)
     final = fitted
     if refit and len(holdout_rows):
-        final = _fit(whole, settings, seed=seed, embedder=embedder_id, default_policy=default_policy)
+        final = _fit(whole, settings, seed=seed, embedder=loaded, default_policy=default_policy)
     tell("fit", 2, 2)
     return replace(
         final,
         frontier=_frontier_table(evaluation),
         # The paper's router knows no out-of-distribution queries, and stays as published.
-        ood_threshold=None
-        if method == "avengers-pro"
-        else _ood_threshold(measured_on.embeddings, fitted.centroids),
+        ood_threshold=None if method == "avengers-pro" else _ood_threshold(routed_rows, fitted.centroids),
         method={"name": "means" if method == "auto" else method, "requested": method, **asdict(settings)},
         report={
             "seed": seed,
@@ -193,14 +206,16 @@ def data_digest(outcomes: Outcomes) -> str:
     return hasher.hexdigest()
 
 
-def _check_numbers(holdout: float, *, seed: int, beta: float | None, shrinkage: float | None) -> None:
+def _check_numbers(asked: Asked, *, holdout: float, seed: int) -> None:
     if not 0 <= holdout < 1:
         raise DataError(f"holdout {holdout}: wanted a share from 0 up to, not including, 1")
     if seed < 0:
         raise DataError(f"seed {seed}: wanted 0 or more")
-    for name, value in (("beta", beta), ("shrinkage", shrinkage)):
+    for name, value in (("beta", asked.beta), ("shrinkage", asked.shrinkage)):
         if value is not None and not 0 <= value <= float(np.finfo(np.float32).max):
             raise DataError(f"{name} {value}: wanted a finite number, 0 or more")
+    if asked.surface_weight:
+        check_weight(asked.surface_weight)
 
 
 def _check_counts(outcomes: Outcomes) -> None:
@@ -240,14 +255,14 @@ def _settings(
     if paper:
         top_p = min(asked.top_p or AVENGERS_PRO_TOP_P, n_clusters or 1)
         beta = AVENGERS_PRO_BETA if asked.beta is None else asked.beta
-        return Settings(n_clusters or 1, top_p, beta, shrinkage=0.0), []
+        return Settings(n_clusters or 1, top_p, beta, 0.0, asked.surface_weight or 0.0), []
     choices = selection.candidates(n_distinct, asked)
     if len(choices) == 1 or n_distinct < selection.N_FOLDS:
         return choices[0], []
     numbers: dict[str, int] = {}
     text_ids = np.array([numbers.setdefault(text_key(text), len(numbers)) for text in part.outcomes.queries])
     trials = selection.cross_validate(
-        part.embeddings,
+        {weight: part.routed(part.surface(weight)) for weight in {c.surface_weight for c in choices}},
         part.outcomes.scores,
         part.outcomes.costs,
         text_ids,
@@ -268,9 +283,10 @@ def _settings(
 
 
 def _fit(
-    part: _Part, settings: Settings, *, seed: int, embedder: EmbedderId, default_policy: Policy | None
+    part: _Part, settings: Settings, *, seed: int, embedder: Embedder, default_policy: Policy | None
 ) -> Artifact:
-    clustering = spherical_kmeans(part.embeddings, n_clusters=settings.n_clusters, seed=seed)
+    surface = part.surface(settings.surface_weight)
+    clustering = spherical_kmeans(part.routed(surface), n_clusters=settings.n_clusters, seed=seed)
     tables = mean_tables(
         clustering.labels,
         part.outcomes.scores,
@@ -284,13 +300,14 @@ def _fit(
         raise DataError(
             f"model {name!r} has no outcome in the calibration part; add outcomes or take another seed"
         )
+    dim, fingerprint = routed_identity(embedder, surface)
     single = {
         name: getattr(tables, name).astype(np.float32)
         for name in ("quality", "cost", "count", "prior_quality", "prior_cost")
     }
     return Artifact(
         models=tuple(PoolModel(name) for name in part.outcomes.models),
-        embedder=embedder,
+        embedder=EmbedderId(embedder.name, dim, fingerprint, surface),
         centroids=clustering.centroids,
         frontier=np.zeros((0, 3), dtype=np.float32),
         top_p=settings.top_p,

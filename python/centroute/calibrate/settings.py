@@ -24,12 +24,15 @@ class Settings:
         Sharpness of the softmax over similarities.
     shrinkage
         Pseudo-outcomes that draw each cell towards the model's mean.
+    surface_weight
+        Weight of the surface features behind the embeddings, 0 for none; see :mod:`centroute.surface`.
     """
 
     n_clusters: int
     top_p: int
     beta: float
     shrinkage: float
+    surface_weight: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,3 +43,4 @@ class Asked:
     top_p: int | None = None
     beta: float | None = None
     shrinkage: float | None = None
+    surface_weight: float | None = None

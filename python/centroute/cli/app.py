@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import click
 
@@ -104,6 +104,11 @@ def demo(output: Path, data: Path | None) -> None:
 )
 @click.option("--beta", type=click.FloatRange(min=0), help="Sharpness of the blend; chosen when not given.")
 @click.option(
+    "--surface-weight",
+    type=click.FloatRange(0, 10),
+    help="Weight of the text's form beside its embedding, 0 for none; chosen when not given.",
+)
+@click.option(
     "--holdout",
     type=click.FloatRange(0, 1, max_open=True),
     default=0.3,
@@ -176,9 +181,95 @@ def route(
 
 @app.command()
 @router_argument
+@click.argument("data", metavar="[DATA]", type=FILE, required=False)
+@click.option("--json", "json_file", type=FILE, help="Write the figures as JSON; - for standard output.")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0, min_open=True, max=3600),
+    default=2.0,
+    show_default=True,
+    help="How long single decisions are timed, and batches again.",
+)
+@click.option(
+    "--threads", type=click.IntRange(1, 1024), default=1, show_default=True, help="Threads of the batches."
+)
+@other_embedder_option
+@policy_options
+def bench(
+    router: Path, data: Path | None, json_file: Path | None, embedder: str | None, **options: Any
+) -> None:
+    """Time decisions, stage by stage.
+
+    The texts are the queries of DATA, a .jsonl or .jsonl.gz file, or without it a synthetic sample.
+    """
+    from centroute.cli.bench import run_bench
+    from centroute.cli.policy_flags import PolicyFlags
+
+    seconds, threads = options.pop("seconds"), options.pop("threads")
+    flags = PolicyFlags(**options)
+    run_bench(
+        router, data, json_file=json_file, embedder=embedder, seconds=seconds, threads=threads, flags=flags
+    )
+
+
+@app.command()
+@router_argument
 @click.option("--json", "as_json", is_flag=True, help="All of it as one JSON object.")
 def inspect(router: Path, as_json: bool) -> None:
     """Show what a router file holds and how it was made."""
     from centroute.cli.inspect import run_inspect
 
     run_inspect(router, as_json=as_json)
+
+
+@app.group()
+def embed() -> None:
+    """List, check and export embedders."""
+
+
+@embed.command("list")
+@click.option("--json", "as_json", is_flag=True, help="All of it as one JSON object.")
+def embed_list(as_json: bool) -> None:
+    """Show the embedders that are here, and those that can be exported."""
+    from centroute.cli.embed import run_embed_list
+
+    run_embed_list(as_json=as_json)
+
+
+@embed.command("check")
+@click.argument("name_or_dir", metavar="NAME|DIR")
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where a graph runs.",
+)
+@click.option("--json", "as_json", is_flag=True, help="All of it as one JSON object.")
+def embed_check(name_or_dir: str, device: str, as_json: bool) -> None:
+    """Try an embedder out on sample texts.
+
+    DIR is a folder as centroute, sentence-transformers, optimum, fastembed or model2vec write it. Prints
+    what it is, how fast, and what is off; the exit code is 1 where something is.
+    """
+    from centroute.cli.embed import run_embed_check
+
+    run_embed_check(name_or_dir, device=device, as_json=as_json)
+
+
+@embed.command("export")
+@click.argument("name", metavar="NAME")
+@click.option(
+    "--precision",
+    type=click.Choice(["f32", "int8"]),
+    default="f32",
+    show_default=True,
+    help="Of the weights.",
+)
+@click.option("-o", "--output", type=FILE, help="Folder to write; the cache when not given.")
+@click.option("--source", type=FILE, help="Where the weights are, instead of downloading them.")
+def embed_export(name: str, precision: str, output: Path | None, source: Path | None) -> None:
+    """Make an embedder that is not bundled, such as minilm-l6."""
+    from centroute.cli.embed_export import run_export
+
+    run_export(name, precision=precision, output=output, source=source)

@@ -21,6 +21,7 @@ def run_calibrate(
     n_clusters: int | None,
     top_p: int | None,
     beta: float | None,
+    surface_weight: float | None,
     holdout: float,
     seed: int,
     refit: bool,
@@ -43,6 +44,7 @@ def run_calibrate(
             n_clusters=n_clusters,
             top_p=top_p,
             beta=beta,
+            surface_weight=surface_weight,
             holdout=holdout,
             refit=refit,
             seed=seed,
@@ -57,7 +59,8 @@ def run_calibrate(
         screen.out.print(f"  left out: {report['n_left_out']} queries that hold nothing the embedder knows")
     screen.out.print(
         f"method {settings['name']}: {settings['n_clusters']} clusters, top-p {settings['top_p']}, "
-        f"beta {screen.plain(settings['beta'])}, shrinkage {screen.plain(settings['shrinkage'])}"
+        f"beta {screen.plain(settings['beta'])}, shrinkage {screen.plain(settings['shrinkage'])}, "
+        f"surface weight {screen.plain(settings['surface_weight'])}"
     )
     where = "holdout" if report["measured_on"] == "holdout" else "the calibration data itself (no holdout)"
     screen.show_evaluation(report["evaluation"], f"Measured on {where}")  # type: ignore[arg-type]

@@ -1,16 +1,12 @@
 """``centroute evaluate``."""
 
-import json
-import sys
 from pathlib import Path
 
 from centroute import Router
-from centroute._atomic import write_atomic
 from centroute.cli import screen
-from centroute.cli.output import refuse_unwritable
+from centroute.cli.output import refuse_unwritable, write_json
 from centroute.cli.policy_flags import PolicyFlags
 from centroute.datasets import read_outcomes
-from centroute.errors import DataError
 from centroute.evaluate import evaluate
 
 
@@ -24,15 +20,10 @@ def run_evaluate(
     policy = flags.policy(router)
     outcomes = read_outcomes(data)
     evaluation = evaluate(router, outcomes, policy=policy).to_json()
-    text = json.dumps(evaluation, indent=1, allow_nan=False) + "\n"
-    if str(json_file) == "-":
-        sys.stdout.write(text)
-        return
     if json_file is not None:
-        try:
-            write_atomic(json_file, text.encode())
-        except OSError as error:
-            raise DataError(f"{json_file}: cannot be written ({error.strerror or error})") from error
+        write_json(json_file, evaluation)
+        if str(json_file) == "-":
+            return
     if evaluation["n_left_out"]:
         screen.warn(
             f"{evaluation['n_left_out']} queries hold nothing the embedder knows and are in no figure"

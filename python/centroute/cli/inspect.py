@@ -7,8 +7,11 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
-from centroute.artifact import Artifact, load_kernel
+from centroute._router_file import load_kernel
+from centroute.artifact import Artifact
 from centroute.cli import screen
+from centroute.embedders import load_embedder
+from centroute.errors import EmbedderError
 
 
 def run_inspect(router_file: Path, *, as_json: bool) -> None:
@@ -23,6 +26,7 @@ def run_inspect(router_file: Path, *, as_json: bool) -> None:
             "bytes": router_file.stat().st_size,
             **metadata,
             "tensors": tensors,
+            "runs_on": _runs_on(artifact.embedder.name),
         }
         sys.stdout.write(json.dumps(described, indent=1) + "\n")
         return
@@ -33,6 +37,7 @@ def run_inspect(router_file: Path, *, as_json: bool) -> None:
         "written by": f"centroute {metadata.get('centroute_version', 'unknown')}",
         "embedder": f"{artifact.embedder.name}, dim {artifact.embedder.dim}, "
         f"fingerprint {(artifact.embedder.fingerprint or 'none')[:16]}",
+        "embedder runs on": _runs_on(artifact.embedder.name) or "not here: there is none of that name",
         "clusters": f"{kernel.n_clusters}, top-p {artifact.top_p}, beta {artifact.beta:g}",
         "method": ", ".join(f"{name} {screen.plain(value)}" for name, value in artifact.method.items()),
         "out of distribution": "never"
@@ -52,7 +57,17 @@ def run_inspect(router_file: Path, *, as_json: bool) -> None:
         where = artifact.report.get("measured_on", "unknown data")
         title = f"Measured on {where}, {evaluation['n_queries']} queries"
         screen.out.print()
-        screen.out.print(screen.evaluation_table(evaluation, title), soft_wrap=False)
+        screen.out.print(title, style="italic")
+        screen.out.print(screen.evaluation_table(evaluation), soft_wrap=False)
+
+
+def _runs_on(name: str) -> str | None:
+    """What runs the embedder on this machine, and where; ``None`` where it is not found."""
+    try:
+        embedder = load_embedder(name)
+    except EmbedderError:
+        return None
+    return f"{embedder.device}, by {embedder.runtime}"
 
 
 def _pool_table(artifact: Artifact) -> Table:

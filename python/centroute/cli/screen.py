@@ -66,9 +66,9 @@ def dollars(value: float | None) -> str:
     return f"${value:.{digits}f}"
 
 
-def evaluation_table(evaluation: Evaluation, title: str) -> Table:
+def evaluation_table(evaluation: Evaluation) -> Table:
     """Router and baselines side by side."""
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
     table.add_column("")
     table.add_column("accuracy", justify="right")
     table.add_column("95 %", justify="right")
@@ -164,7 +164,9 @@ def frontier_plot(evaluation: Evaluation, *, width: int = 64, height: int = 14) 
 def show_evaluation(evaluation: Evaluation, title: str) -> None:
     """Table, frontier and plot of an evaluation."""
     out.print()
-    out.print(evaluation_table(evaluation, f"{title}, {evaluation['n_queries']} queries"), soft_wrap=False)
+    # Above the table and not its title, which would be broken at the table's width.
+    out.print(f"{title}, {evaluation['n_queries']} queries", style="italic")
+    out.print(evaluation_table(evaluation), soft_wrap=False)
     if (table := frontier_table(evaluation)) is not None:
         out.print()
         out.print(table, soft_wrap=False)

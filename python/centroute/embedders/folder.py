@@ -2,7 +2,8 @@
 
 ``embedder.json`` says what the other two do not: name, dim, pooling, the number of tokens
 read, where the weights come from, and the digests and fingerprint that tie the three files
-together. This module finds, reads, checks and writes such folders; running one is
+together. This module finds, reads, checks and writes such folders. Folders as other tools
+write them are read by `centroute.embedders.layouts`; running one is
 `centroute.embedders.onnx`.
 """
 
@@ -47,16 +48,20 @@ class EmbedderDescription:
     format_version: int = FORMAT_VERSION
     name: str
     dim: int
+    """Length of a row; 0 where a folder of another tool does not say, until its graph is open."""
     pooling: str
     """How token rows become one row; every pooling here ends in L2 normalisation."""
     max_tokens: int
     """Tokens read from a text, special tokens counted; the rest of the text is ignored."""
     prefix: str = ""
     """Text put before every query."""
-    inputs: tuple[str, str] = ("input_ids", "attention_mask")
-    """The graph's inputs, int64 ``[n, seq]``: token ids, and 1 for a token, 0 for padding."""
+    inputs: tuple[str, ...] = ("input_ids", "attention_mask")
+    """The graph's inputs, int64 ``[n, seq]``: token ids, and 1 for a token, 0 for padding.
+
+    Graphs of other tools may take a third, ``token_type_ids``, all 0.
+    """
     output: str = "embedding"
-    """The graph's output, float32 ``[n, dim]``, rows of norm 1."""
+    """The graph's output, float32 ``[n, dim]``, rows of norm 1; graphs of other tools may give token rows."""
     surface_features: str | None = None
     """Reserved: name and weight of appended surface features; must be null in format 1."""
     model_sha256: str
@@ -64,6 +69,53 @@ class EmbedderDescription:
     fingerprint: str
     provenance: Mapping[str, object] = field(default_factory=dict)
     """Source of the weights, licence and recipe; for people, not used in loading."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StaticTable:
+    """A table of token rows in a safetensors file: a text is the normalised mean of its tokens' rows.
+
+    In model2vec's terms a token's row is ``rows[mapping[id]] * weights[id]``.
+    """
+
+    path: Path
+    rows: str
+    """Tensor ``[n_rows, dim]``, one of F32, F16, F64 and I8."""
+    weights: str | None = None
+    """Tensor ``[n_token_ids]``, F32 or F64: a factor for each token id; None for 1."""
+    mapping: str | None = None
+    """Tensor ``[n_token_ids]``, I64 or I32: the row of each token id; None where they are the same."""
+    n_token_ids: int
+    """Token ids that the table covers; the tokenizer must have as many."""
+    adds_special_tokens: bool = False
+    """Whether the tokenizer's special tokens (``[CLS]``, ``[SEP]``) are added and counted."""
+    drops_unknown: bool
+    """Whether the unknown token is left out of the mean, after truncation to ``max_tokens``."""
+    max_characters: int | None = None
+    """Characters read of a text, prefix included, cut before it is tokenized; None for all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbedderFolder:
+    """A folder that was read and checked: its description, and where its files are."""
+
+    path: Path
+    layout: str
+    """``"centroute"``, ``"onnx"``, ``"model2vec"`` or ``"static"``; see `centroute.embedders.layouts`."""
+    description: EmbedderDescription
+    model: Path
+    """The ONNX graph, or the safetensors file of ``table``."""
+    tokenizer: Path
+    table: StaticTable | None = None
+    vocab_size: int | None = None
+    """Rows of the graph's token table, where the folder says so."""
+    pooling_is_assumed: bool = False
+    """Whether nothing in the folder says how to pool."""
+
+    @property
+    def is_static(self) -> bool:
+        """Whether a text is a sum or mean of its tokens' rows, which needs no ONNX Runtime."""
+        return self.table is not None or (self.layout == "centroute" and self.description.pooling == "sum")
 
 
 def bundled_names() -> list[str]:
@@ -113,20 +165,13 @@ def read_description(folder: Path) -> EmbedderDescription:
         if not (folder / name).is_file():
             raise EmbedderError(f"{folder / name}: file is missing")
     path = folder / DESCRIPTION_FILE
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise EmbedderError(f"{path}: cannot be read as JSON: {error}") from error
-    description = _parse_description(path, content)
+    description = _parse_description(path, read_json_object(path))
     digests = {}
     for name, stored in (
         (MODEL_FILE, description.model_sha256),
         (TOKENIZER_FILE, description.tokenizer_sha256),
     ):
-        try:
-            digests[name] = file_sha256(folder / name)
-        except OSError as error:
-            raise EmbedderError(f"{folder / name}: cannot be read: {error.strerror}") from error
+        digests[name] = read_sha256(folder / name)
         if digests[name] != stored:
             raise EmbedderError(
                 f"{folder / name}: is not the file that {DESCRIPTION_FILE} describes "
@@ -147,9 +192,38 @@ def read_description(folder: Path) -> EmbedderDescription:
     return description
 
 
-def _parse_description(path: Path, content: object) -> EmbedderDescription:
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Read a JSON file whose content is an object.
+
+    Raises
+    ------
+    EmbedderError
+        If it cannot be read, is no JSON or no object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise EmbedderError(f"{path}: cannot be read as JSON: {error}") from error
     if not isinstance(content, dict):
         raise EmbedderError(f"{path}: expected a JSON object, got {type(content).__name__}")
+    return content
+
+
+def read_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file of a folder.
+
+    Raises
+    ------
+    EmbedderError
+        If the file cannot be read.
+    """
+    try:
+        return file_sha256(path)
+    except OSError as error:
+        raise EmbedderError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _parse_description(path: Path, content: dict[str, Any]) -> EmbedderDescription:
     version = content.get("format_version")
     if version != FORMAT_VERSION:
         raise EmbedderError(f"{path}: format_version is {version!r}, this centroute reads {FORMAT_VERSION}")

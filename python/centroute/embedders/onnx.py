@@ -1,130 +1,135 @@
-"""Running an embedder folder with ONNX Runtime: texts to unit float32 rows.
+"""Running an embedder's graph with ONNX Runtime: `OnnxEmbedder`, texts to unit float32 rows.
 
-Tokenize, truncate to ``max_tokens``, pad in NumPy, run, in pieces of bounded size. The
-graph does the pooling and the normalisation (``models/`` holds the exporters).
-
-A text without any known token (``""``, blanks, characters outside the vocabulary) gets a
-zero row: there is nothing to route on, and a router treats it so. All other rows have
-norm 1. A text's row does not depend on what else is in the batch (to rounding, 1e-5).
+Tokenize, group texts of like length, pad in NumPy, run, pool where the graph does not, bring
+to norm 1. Grouping is by a budget of padded tokens a run, `TOKENS_PER_RUN`; where rows would
+depend on what is beside them, as after dynamic quantisation, each text runs alone.
 """
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterator, Sequence
+import contextlib
+import io
+import mmap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-import onnxruntime
-import tokenizers
 from numpy.typing import NDArray
 
-from centroute.embedders.folder import (
-    DESCRIPTION_FILE,
-    MODEL_FILE,
-    TOKENIZER_FILE,
-    EmbedderDescription,
-    read_description,
-)
+from centroute._kernel import Tokenizer
+from centroute.embedders.base import Embedder, check_texts
+from centroute.embedders.folder import DESCRIPTION_FILE, EmbedderDescription, EmbedderFolder
+from centroute.embedders.tokenizer import implementation, open_tokenizer
 from centroute.errors import EmbedderError
 
-# Padded tokens in one run of the graph. Larger runs are no faster for a static table and
-# slower for a transformer, whose working memory then falls out of the processor's cache.
-TOKENS_PER_RUN = 512
-# Texts tokenized before any of them is run: bounds the memory of the token lists.
+try:
+    import onnxruntime
+except ImportError as error:
+    raise EmbedderError("onnxruntime is not installed: pip install onnxruntime") from error
+
+Device = Literal["auto", "cpu", "cuda"]
+Provider = str | tuple[str, Mapping[str, Any]]
+
+# Padded tokens in one run. On CPU (MiniLM) 64 to 256 give 20 to 25 % more short texts a second
+# than one at a time and cost nothing on long ones; larger runs fall out of the cache.
+TOKENS_PER_RUN = {"cpu": 128, "cuda": 16_384}
+# Texts tokenized before any of them is run: bounds the memory of the token ids.
 TEXTS_PER_BLOCK = 1024
-# Characters first read of a long text, for one token of max_tokens. English needs about 4.5.
-CHARACTERS_PER_TOKEN = 8
+# How far a text's row may be from the row that it has alone.
+BATCH_TOLERANCE = 1e-5
 
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
-_WHITESPACE = re.compile(r"[ \t\n\r]")
+CPU_PROVIDER = "CPUExecutionProvider"
+# TensorFloat-32 keeps 10 bits of the mantissa: rows would differ by more than 1e-5 from the CPU's.
+CUDA_PROVIDER: tuple[str, dict[str, Any]] = ("CUDAExecutionProvider", {"use_tf32": "0"})
+
+_TOKEN_IDS, _MASK, _TOKEN_TYPES = "input_ids", "attention_mask", "token_type_ids"
+# The first of these is taken where a graph has several outputs.
+_OUTPUT_NAMES = ("sentence_embedding", "last_hidden_state", "token_embeddings")
+# How protobuf writes the key "location" of a tensor whose values are in another file.
+_EXTERNAL_DATA = b"\n\x08location\x12"
 
 
-class Embedder:
-    """A loaded embedder. Made by `centroute.embedders.load_embedder`; safe to share between threads.
+@dataclass(frozen=True, slots=True)
+class _Graph:
+    """What of a graph is fed and read."""
+
+    session: onnxruntime.InferenceSession
+    inputs: tuple[str, ...]
+    output: str
+    pooling: str | None
+    """How ``[n, seq, dim]`` becomes ``[n, dim]``; None where the graph gives ``[n, dim]``."""
+    device: str
+
+    def run(self, token_ids: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.floating[Any]]:
+        """Return rows ``[n, dim]`` of ``token_ids`` ``[n, seq]``, of which row i holds ``lengths[i]``."""
+        mask = np.ones_like(token_ids)
+        if len(lengths) > 1:
+            mask[np.arange(token_ids.shape[1]) >= lengths[:, None]] = 0
+        arrays = {self.inputs[0]: token_ids, self.inputs[1]: mask}
+        if _TOKEN_TYPES in self.inputs:
+            arrays[_TOKEN_TYPES] = np.zeros_like(token_ids)
+        if self.device == "cuda":
+            rows = _run_bound(self.session, arrays, self.output, device=self.device)
+        else:
+            (rows,) = self.session.run([self.output], arrays)
+        return rows if self.pooling is None else _pool(rows, lengths, self.pooling)
+
+
+class OnnxEmbedder(Embedder):
+    """An embedder run by ONNX Runtime. Made by `open_onnx_embedder`.
 
     Attributes
     ----------
-    name
-        The embedder's name, as artifacts hold it.
-    dim
-        Length of a row.
-    fingerprint
-        SHA-256 that identifies the vectors, see `centroute.embedders.fingerprint`.
-    max_tokens
-        Tokens read from a text, special tokens counted; what follows them is ignored.
-    description
-        All of ``embedder.json``.
+    pools_in_graph
+        Whether the graph gives one row a text, so that ``description.pooling`` is its own.
+    tokens_per_run
+        Budget of padded tokens in one run; 0 where each text runs alone.
     """
 
-    __slots__ = (
-        "_cuts_long_texts",
-        "_is_special",
-        "_n_prefix_tokens",
-        "_session",
-        "_tokenizer",
-        "description",
-        "dim",
-        "fingerprint",
-        "max_tokens",
-        "name",
-    )
+    runtime = "onnxruntime"
 
     def __init__(
         self,
         description: EmbedderDescription,
         *,
-        session: onnxruntime.InferenceSession,
-        tokenizer: tokenizers.Tokenizer,
-        cuts_long_texts: bool,
+        graph: _Graph,
+        tokenizer: Tokenizer,
+        tokens_per_run: int,
+        normalise: bool,
     ) -> None:
         self.description = description
-        self.name = description.name
-        self.dim = description.dim
-        self.fingerprint = description.fingerprint
-        self.max_tokens = description.max_tokens
-        self._session = session
+        self.device = graph.device
+        self.pools_in_graph = graph.pooling is None
         self._tokenizer = tokenizer
-        self._cuts_long_texts = cuts_long_texts
-        self._is_special = np.zeros(_n_token_ids(tokenizer), dtype=np.bool_)
-        special_ids = [
-            token_id for token_id, token in tokenizer.get_added_tokens_decoder().items() if token.special
-        ]
-        self._is_special[special_ids] = True
+        self.tokens_per_run = tokens_per_run
+        self._graph = graph
+        self._normalise = normalise
         # A prefix is the same for every text, so that its tokens say nothing about one.
-        self._n_prefix_tokens = self._n_known_tokens(self._tokenize([description.prefix])[0])
+        self._n_prefix_tokens = int(tokenizer.encode_batch([description.prefix])[2][0])
 
-    def __repr__(self) -> str:
-        return f"Embedder({self.name!r}, dim={self.dim}, fingerprint={self.fingerprint[:12]!r})"
+    @property
+    def tokenizer(self) -> str:
+        """What tokenizes: ``"centroute"``, or ``"tokenizers"`` and why."""
+        return implementation(self._tokenizer.fallback_reason)
+
+    def tokenize(self, text: str) -> NDArray[np.int64]:
+        """Token ids of a text; see `Embedder.tokenize`."""
+        return self._tokenizer.encode_batch([self.description.prefix + text])[0]
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Embed texts.
-
-        Parameters
-        ----------
-        texts
-            Any Python strings; lone surrogates are read as U+FFFD.
-
-        Returns
-        -------
-        NDArray[np.float32]
-            ``[n, dim]``, C-contiguous, finite; a row has norm 1, or is zero when the text
-            has no known token.
+        """Embed texts; see `Embedder.embed`.
 
         Raises
         ------
         TypeError
             If ``texts`` is one string, or an item is not a string; names index and type.
+        EmbedderError
+            If the graph fails, as one does on texts longer than it has positions for, or gives
+            values that are not finite.
         """
-        if isinstance(texts, str | bytes):
-            raise TypeError(
-                f"texts must be a sequence of str, got one {type(texts).__name__}: put it in a list"
-            )
-        for index, text in enumerate(texts):
-            if not isinstance(text, str):
-                raise TypeError(f"texts[{index}] must be str, got {type(text).__name__}")
+        check_texts(texts)
         rows = np.zeros((len(texts), self.dim), dtype=np.float32)
         for start in range(0, len(texts), TEXTS_PER_BLOCK):
             self._embed_block(texts[start : start + TEXTS_PER_BLOCK], rows[start : start + TEXTS_PER_BLOCK])
@@ -133,97 +138,139 @@ class Embedder:
     def _embed_block(self, texts: Sequence[str], rows: NDArray[np.float32]) -> None:
         """Fill ``rows``, which start as zeros, with the embeddings of ``texts``."""
         prefix = self.description.prefix
-        token_ids = self._tokenize([prefix + _without_surrogates(text) for text in texts])
-        has_content = [self._n_known_tokens(ids) > self._n_prefix_tokens for ids in token_ids]
-        lengths = np.array([len(ids) if ok else 0 for ids, ok in zip(token_ids, has_content, strict=True)])
-        for text_ids in _runs(lengths):
-            seq = int(lengths[text_ids[-1]])
-            padded = np.zeros((len(text_ids), seq), dtype=np.int64)
+        prefixed = [prefix + text for text in texts] if prefix else texts
+        ids, ends, n_known = self._tokenizer.encode_batch(prefixed)
+        has_content = n_known > self._n_prefix_tokens
+        if prefix and not has_content.all():
+            # The end of the prefix can become one token with the start of a text.
+            doubtful = np.flatnonzero(~has_content).tolist()
+            has_content[doubtful] = self._tokenizer.encode_batch([texts[i] for i in doubtful])[2] > 0
+        if len(texts) == 1:  # the same as below, in a third of the time
+            if has_content[0]:
+                rows[:] = self._run(ids[None, :], ends)
+            return
+        starts = np.concatenate(([0], ends[:-1]))
+        lengths = np.where(has_content, ends - starts, 0)
+        for text_ids in _runs(lengths, self.tokens_per_run):
+            n_tokens = lengths[text_ids]
+            padded = np.zeros((len(text_ids), n_tokens[-1]), dtype=np.int64)
             for row, text_id in enumerate(text_ids):
-                padded[row, : lengths[text_id]] = token_ids[text_id]
-            mask = (np.arange(seq) < lengths[text_ids, None]).astype(np.int64)
-            rows[text_ids] = _run(self._session, self.description, padded, mask)
+                padded[row, : n_tokens[row]] = ids[starts[text_id] : starts[text_id] + n_tokens[row]]
+            rows[text_ids] = self._run(padded, n_tokens)
 
-    def _n_known_tokens(self, token_ids: NDArray[np.int64]) -> int:
-        return int(np.count_nonzero(~self._is_special[token_ids]))
-
-    def _tokenize(self, texts: list[str]) -> list[NDArray[np.int64]]:
-        """Return each text's ids, truncated, reading long texts only as far as needed.
-
-        A cut at whitespace is safe where `_may_cut` holds: words are then tokenized one by
-        one, so that the ids of the part are the first ids of the whole. If the part alone
-        gives ``max_tokens`` ids, the whole gives the same; if not, twice as much is read.
-        """
-        n_characters = CHARACTERS_PER_TOKEN * self.max_tokens
-        results: list[NDArray[np.int64]] = [np.zeros(0, dtype=np.int64)] * len(texts)
-        pending = list(range(len(texts)))
-        while pending:
-            parts = [self._head(texts[text_id], n_characters) for text_id in pending]
-            unfinished = []
-            encodings = self._tokenizer.encode_batch_fast(parts)
-            for text_id, part, encoding in zip(pending, parts, encodings, strict=True):
-                ids = encoding.ids
-                if len(ids) < self.max_tokens and len(part) < len(texts[text_id]):
-                    unfinished.append(text_id)
-                else:
-                    results[text_id] = np.array(ids, dtype=np.int64)
-            pending = unfinished
-            n_characters *= 2
-        return results
-
-    def _head(self, text: str, n_characters: int) -> str:
-        """Return the text up to the first whitespace after ``n_characters``, or all of it."""
-        if len(text) <= n_characters or not self._cuts_long_texts:
-            return text
-        whitespace = _WHITESPACE.search(text, n_characters)
-        return text if whitespace is None else text[: whitespace.start()]
+    def _run(self, token_ids: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.float32]:
+        try:
+            rows = self._graph.run(token_ids, lengths)
+        except Exception as error:
+            raise EmbedderError(
+                f"embedder {self.name}: cannot be run on a text of {lengths[-1]} tokens: {_first_line(error)}"
+            ) from error
+        if not np.isfinite(rows).all():
+            raise EmbedderError(
+                f"embedder {self.name}: values are not finite on a text of {lengths[-1]} tokens"
+            )
+        return _unit_rows(rows) if self._normalise else rows.astype(np.float32, copy=False)
 
 
-def open_embedder(folder: Path, *, threads: int = 1) -> Embedder:
-    """Load an embedder folder; see `centroute.embedders.load_embedder`.
+def open_onnx_embedder(
+    folder: EmbedderFolder,
+    *,
+    threads: int = 1,
+    device: Device = "auto",
+    providers: Sequence[Provider] | None = None,
+) -> OnnxEmbedder:
+    """Load an embedder folder with an ONNX graph; see `centroute.embedders.load_embedder`.
 
     Raises
     ------
     EmbedderError
-        If the folder is incomplete, damaged or inconsistent; one line with the file's name.
+        If the device or a provider is not there, the graph cannot be read, has not the expected
+        inputs and outputs, or does not fit the tokenizer; one line with the file's name.
     """
-    if threads < 1:
-        raise EmbedderError(f"threads must be at least 1, got {threads}")
-    description = read_description(folder)
-    tokenizer, cuts_long_texts = _open_tokenizer(folder / TOKENIZER_FILE, max_tokens=description.max_tokens)
-    session = _open_session(folder / MODEL_FILE, threads=threads)
-    _check_graph(folder, description, session, n_token_ids=_n_token_ids(tokenizer))
-    return Embedder(description, session=session, tokenizer=tokenizer, cuts_long_texts=cuts_long_texts)
-
-
-def _open_tokenizer(path: Path, *, max_tokens: int) -> tuple[tokenizers.Tokenizer, bool]:
-    """Return the tokenizer, and whether long texts may be cut before it."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        tokenizer = tokenizers.Tokenizer.from_str(text)
-        # Published tokenizers often have padding and a shorter truncation baked in.
-        tokenizer.no_padding()
-        tokenizer.enable_truncation(max_tokens)
-    except Exception as error:
-        raise EmbedderError(f"{path}: not a tokenizer: {_first_line(error)}") from error
-    return tokenizer, _may_cut(json.loads(text))
-
-
-def _may_cut(tokenizer: dict[str, Any]) -> bool:
-    """Return whether a text may be cut at whitespace without changing the ids before the cut.
-
-    Holds for BERT's pipeline: it normalises character by character (and combining marks
-    never reach over whitespace), splits at whitespace, and WordPiece sees single words.
-    An added token that spans or swallows whitespace would break it.
-    """
-    kinds = [(tokenizer.get(part) or {}).get("type") for part in ("normalizer", "pre_tokenizer", "model")]
-    return kinds == ["BertNormalizer", "BertPreTokenizer", "WordPiece"] and not any(
-        token["lstrip"] or token["rstrip"] or token["single_word"] or _WHITESPACE.search(token["content"])
-        for token in tokenizer.get("added_tokens", [])
+    description = folder.description
+    tokenizer = open_tokenizer(folder.tokenizer, max_tokens=description.max_tokens)
+    _check_vocabulary(folder, tokenizer.n_token_ids)
+    session, device_taken = _open_session(folder.model, threads=threads, device=device, providers=providers)
+    graph = _read_graph(folder, session, device_taken)
+    dim, depends_on_batch = _try_graph(folder, graph, n_token_ids=tokenizer.n_token_ids)
+    return OnnxEmbedder(
+        replace(description, dim=dim, inputs=graph.inputs, output=graph.output),
+        graph=graph,
+        tokenizer=tokenizer,
+        tokens_per_run=0 if depends_on_batch else TOKENS_PER_RUN.get(device_taken, TOKENS_PER_RUN["cpu"]),
+        normalise=folder.layout != "centroute",
     )
 
 
-def _open_session(path: Path, *, threads: int) -> onnxruntime.InferenceSession:
+def _check_vocabulary(folder: EmbedderFolder, n_token_ids: int) -> None:
+    """Compare with ``config.json``; tables may have a few rows more than there are tokens."""
+    n_rows = folder.vocab_size
+    if n_rows is None:
+        return
+    if n_token_ids > n_rows or n_rows - n_token_ids > max(512, n_rows // 50):
+        raise EmbedderError(
+            f"{folder.tokenizer}: has {n_token_ids} token ids, config.json says vocab_size {n_rows}: "
+            "is it the tokenizer of another model?"
+        )
+
+
+# -- the session -------------------------------------------------------------------------
+
+
+def _open_session(
+    path: Path, *, threads: int, device: str, providers: Sequence[Provider] | None
+) -> tuple[onnxruntime.InferenceSession, str]:
+    """Return a session and the device that it runs on: ``"cpu"``, ``"cuda"``, …."""
+    if threads < 1:
+        raise EmbedderError(f"threads must be at least 1, got {threads}")
+    _refuse_external_data(path)
+    available = onnxruntime.get_available_providers()
+    if providers is not None:
+        return _open_with(path, list(providers), available, threads=threads)
+    has_cuda = CUDA_PROVIDER[0] in available
+    if device == "cuda" and not has_cuda:
+        raise EmbedderError(
+            f"device cuda: this onnxruntime has only {', '.join(available)}; "
+            "install onnxruntime-gpu in its place (pip install centroute[cuda])"
+        )
+    if device != "cpu" and has_cuda:
+        try:
+            return _open_with(path, [CUDA_PROVIDER, CPU_PROVIDER], available, threads=threads)
+        except EmbedderError as error:
+            if device == "cuda":
+                raise EmbedderError(f"device cuda: {error}") from error
+    return _open_with(path, [CPU_PROVIDER], available, threads=threads)
+
+
+def _open_with(
+    path: Path, providers: list[Provider], available: list[str], *, threads: int
+) -> tuple[onnxruntime.InferenceSession, str]:
+    names = [provider if isinstance(provider, str) else provider[0] for provider in providers]
+    if not names:
+        raise EmbedderError(f"providers: none given, this onnxruntime has {', '.join(available)}")
+    for name in names:
+        if name not in available:
+            raise EmbedderError(
+                f"providers: {name} is not in this onnxruntime, which has {', '.join(available)}"
+            )
+    if CUDA_PROVIDER[0] in names:
+        _load_cuda_libraries()
+    try:
+        # Without fallback: a provider that fails is an error and not a print and another device.
+        session = onnxruntime.InferenceSession(
+            path, _session_options(threads), providers=providers, enable_fallback=0
+        )
+    except Exception as error:
+        what = "not a readable ONNX model" if names == [CPU_PROVIDER] else f"cannot be opened with {names[0]}"
+        raise EmbedderError(f"{path}: {what}: {_first_line(error)}") from error
+    taken = session.get_providers()[0]
+    if taken != names[0]:
+        raise EmbedderError(f"{names[0]} could not be started, onnxruntime would take {taken}")
+    return session, taken.removesuffix("ExecutionProvider").lower()
+
+
+def _session_options(threads: int) -> onnxruntime.SessionOptions:
+    """Return what measured best; all else that was tried (optimisation level, memory) is noise or worse."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -231,17 +278,82 @@ def _open_session(path: Path, *, threads: int) -> onnxruntime.InferenceSession:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     options.log_severity_level = 4  # fatal only: failures are raised, with the file's name
+    return options
+
+
+def _load_cuda_libraries() -> None:
+    """Load CUDA's libraries from pip's nvidia packages where they are; a system-wide CUDA needs nothing."""
+    if hasattr(onnxruntime, "preload_dlls"):
+        # It prints what it does not find.
+        with contextlib.redirect_stdout(io.StringIO()):
+            onnxruntime.preload_dlls()
+
+
+def _refuse_external_data(path: Path) -> None:
+    """Refuse a graph with weights in another file: the fingerprint would not cover them."""
     try:
-        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise EmbedderError(f"{path}: not a readable ONNX model: {_first_line(error)}") from error
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            is_external = content.find(_EXTERNAL_DATA) >= 0
+    except (OSError, ValueError):  # unreadable or empty: for the session to tell
+        return
+    if is_external:
+        raise EmbedderError(f"{path}: keeps its weights in another file; save it with all in one file")
 
 
-def _check_graph(
-    folder: Path, description: EmbedderDescription, session: onnxruntime.InferenceSession, *, n_token_ids: int
-) -> None:
-    """Compare the graph with ``embedder.json`` and run it once, on the largest token id too."""
-    path = folder / MODEL_FILE
+def _run_bound(
+    session: onnxruntime.InferenceSession, arrays: Mapping[str, NDArray[Any]], output: str, *, device: str
+) -> NDArray[Any]:
+    """Run with inputs and output bound to the device's memory, and copy the output back."""
+    options = session.get_provider_options()[session.get_providers()[0]]
+    device_id = int(options.get("device_id", 0))
+    binding = session.io_binding()
+    for name, array in arrays.items():
+        value = onnxruntime.OrtValue.ortvalue_from_numpy(array, device, device_id)
+        binding.bind_ortvalue_input(name, value)
+    binding.bind_output(output, device, device_id)
+    session.run_with_iobinding(binding)
+    rows: NDArray[Any] = binding.copy_outputs_to_cpu()[0]
+    return rows
+
+
+# -- the graph ---------------------------------------------------------------------------
+
+
+def _read_graph(folder: EmbedderFolder, session: onnxruntime.InferenceSession, device: str) -> _Graph:
+    inputs = {entry.name: entry.type for entry in session.get_inputs()}
+    outputs = {entry.name: entry for entry in session.get_outputs()}
+    if folder.layout == "centroute":
+        return _read_own_graph(folder, session, device)
+    path = folder.model
+    if not inputs.keys() >= {_TOKEN_IDS, _MASK} or not inputs.keys() <= {_TOKEN_IDS, _MASK, _TOKEN_TYPES}:
+        raise EmbedderError(
+            f"{path}: inputs are {list(inputs)}, expected {_TOKEN_IDS}, {_MASK} and at most {_TOKEN_TYPES}"
+        )
+    if wrong := [name for name, kind in inputs.items() if kind != "tensor(int64)"]:
+        raise EmbedderError(f"{path}: input {wrong[0]} is {inputs[wrong[0]]}, expected tensor(int64)")
+    named = [name for name in _OUTPUT_NAMES if name in outputs] or list(outputs)
+    if len(named) > 1 and named[0] not in _OUTPUT_NAMES:
+        raise EmbedderError(
+            f"{path}: outputs are {named}, expected one, or one named {', '.join(_OUTPUT_NAMES)}"
+        )
+    output = outputs[named[0]]
+    if output.type not in ("tensor(float)", "tensor(float16)") or len(output.shape) not in (2, 3):
+        raise EmbedderError(
+            f"{path}: output {output.name} is {output.type} {output.shape}, "
+            "expected floats [n, dim] or [n, seq, dim]"
+        )
+    return _Graph(
+        session,
+        inputs=(_TOKEN_IDS, _MASK, *(name for name in inputs if name == _TOKEN_TYPES)),
+        output=output.name,
+        pooling=folder.description.pooling if len(output.shape) == 3 else None,
+        device=device,
+    )
+
+
+def _read_own_graph(folder: EmbedderFolder, session: onnxruntime.InferenceSession, device: str) -> _Graph:
+    """Compare the graph with ``embedder.json``."""
+    path, description = folder.model, folder.description
     for kind, wanted, found in (
         ("inputs", list(description.inputs), [entry.name for entry in session.get_inputs()]),
         ("outputs", [description.output], [entry.name for entry in session.get_outputs()]),
@@ -253,53 +365,72 @@ def _check_graph(
         raise EmbedderError(
             f"{path}: output has shape {shape}, {DESCRIPTION_FILE} says dim {description.dim}"
         )
-    ids = np.array([[n_token_ids - 1, 0], [0, 0]], dtype=np.int64)
+    return _Graph(session, inputs=description.inputs, output=description.output, pooling=None, device=device)
+
+
+def _try_graph(folder: EmbedderFolder, graph: _Graph, *, n_token_ids: int) -> tuple[int, bool]:
+    """Run the graph on two texts, on the largest token id too.
+
+    Returns
+    -------
+    dim
+        Length of a row.
+    depends_on_batch
+        Whether the row of a text differs by more than `BATCH_TOLERANCE` beside a longer one.
+    """
+    path = folder.model
+    n_long = min(9, folder.description.max_tokens)
+    lengths = np.array([n_long, (n_long + 2) // 3])
+    ids = np.random.default_rng(0).integers(0, n_token_ids, (2, n_long))
+    ids[:, 0] = n_token_ids - 1
+    short = ids[1:, : lengths[1]].copy()
+    ids[1, lengths[1] :] = 0
     try:
-        rows = _run(session, description, ids, np.ones_like(ids))
+        rows, alone = graph.run(ids, lengths), graph.run(short, lengths[1:])
     except Exception as error:
         raise EmbedderError(
             f"{path}: cannot be run with {n_token_ids} token ids: {_first_line(error)}"
         ) from error
-    if rows.shape != (2, description.dim) or rows.dtype != np.float32 or not np.isfinite(rows).all():
+    dim = folder.description.dim or rows.shape[-1]
+    if rows.shape != (2, dim) or not np.isfinite(rows).all():
         raise EmbedderError(
-            f"{path}: output is {rows.dtype} {list(rows.shape)} for 2 texts, "
-            f"expected finite float32 [2, {description.dim}]"
+            f"{path}: output is {rows.dtype} {list(rows.shape)} for 2 texts, expected finite [2, {dim}]"
         )
+    difference = np.abs(_unit_rows(rows)[1] - _unit_rows(alone)[0]).max()
+    return dim, bool(difference > BATCH_TOLERANCE)
 
 
-def _run(
-    session: onnxruntime.InferenceSession,
-    description: EmbedderDescription,
-    token_ids: NDArray[np.int64],
-    mask: NDArray[np.int64],
-) -> NDArray[np.float32]:
-    ids_name, mask_name = description.inputs
-    rows: NDArray[np.float32] = session.run([description.output], {ids_name: token_ids, mask_name: mask})[0]
-    return rows
+def _pool(
+    rows: NDArray[np.floating[Any]], lengths: NDArray[np.int64], pooling: str
+) -> NDArray[np.floating[Any]]:
+    """Make ``[n, dim]`` of token rows ``[n, seq, dim]``: the mean over tokens, the first or the last."""
+    if pooling == "cls":
+        return rows[:, 0]
+    if pooling == "last":
+        return rows[np.arange(len(rows)), lengths - 1]
+    return np.array(
+        [row[:length].mean(axis=0, dtype=np.float32) for row, length in zip(rows, lengths, strict=True)]
+    )
 
 
-def _n_token_ids(tokenizer: tokenizers.Tokenizer) -> int:
-    """Return one more than the largest token id; ids may have gaps."""
-    return max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+def _unit_rows(rows: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+    unit: NDArray[np.float32] = rows.astype(np.float32)
+    unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), np.float32(1e-12))
+    return unit
 
 
-def _without_surrogates(text: str) -> str:
-    """Replace lone surrogates, which no UTF-8 can hold, by U+FFFD."""
-    return text if text.isascii() else _LONE_SURROGATE.sub("\ufffd", text)
-
-
-def _runs(lengths: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+def _runs(lengths: NDArray[np.int64], tokens_per_run: int) -> Iterator[NDArray[np.int64]]:
     """Yield the ids of the non-empty texts, shortest first, in groups for one run each.
 
     Sorted by length so that little is padded; a group's padded size is at most
-    `TOKENS_PER_RUN`, or it is one text.
+    ``tokens_per_run``, or it is one text.
     """
     order = np.argsort(lengths, kind="stable")
     order = order[np.searchsorted(lengths[order], 1) :]
     start = 0
     while start < len(order):
         stop = start + 1
-        while stop < len(order) and (stop + 1 - start) * lengths[order[stop]] <= TOKENS_PER_RUN:
+        while stop < len(order) and (stop + 1 - start) * lengths[order[stop]] <= tokens_per_run:
             stop += 1
         yield order[start:stop]
         start = stop

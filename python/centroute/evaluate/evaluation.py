@@ -147,7 +147,7 @@ def evaluate(
     """
     scores, costs = _by_pool(outcomes.scores, outcomes, router), _by_pool(outcomes.costs, outcomes, router)
     if embeddings is None:
-        embeddings = router.embedder.embed(outcomes.queries)
+        embeddings = router.embed(outcomes.queries, allow_zero_rows=True)
     routable = np.asarray(embeddings.any(axis=1))
     if not routable.any():
         raise DataError(f"none of the {len(routable)} queries holds anything that the embedder knows")

@@ -4,13 +4,13 @@
 //! 2. [`table`]: the ids' rows of a static table, summed by weight and brought to norm one,
 //! 3. [`surface`]: a dozen numbers of the text's form, appended where a router was calibrated with them.
 //!
-//! [`embedder`] puts the first two together; [`onnx`] and [`model2vec`] read the table from the files that they are
-//! published in. Bytes and slices in, no files or threads.
+//! [`embedder`] puts the first two together; [`onnx`] and [`safetensors_table`] read the table from the files that
+//! it is published in. Bytes and slices in, no files or threads.
 
 pub mod embedder;
 pub mod error;
-pub mod model2vec;
 pub mod onnx;
+pub mod safetensors_table;
 pub mod surface;
 pub mod table;
 pub mod tokenizer;

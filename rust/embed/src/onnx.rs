@@ -1,7 +1,7 @@
 //! The table inside a static embedder's `model.onnx`.
 //!
 //! `models/export_static.py` writes one graph: gather the int8 rows and their scales by token id, sum under the mask,
-//! divide by the norm. Only exactly that graph is read here; any other is for ONNX Runtime.
+//! divide by the norm. Exactly that graph is read here; any other is for ONNX Runtime.
 
 use bytes::Bytes;
 use prost::Message;
@@ -75,20 +75,20 @@ struct Tensor {
     data: Bytes,
 }
 
-/// Reads the table of a static embedder; the rows stay where they are in `model`.
-pub fn read_table(model: Bytes) -> Result<Table, Error> {
+/// Reads the table of a static embedder, `None` where the graph is another one. The rows stay where they are in `model`.
+pub fn read_table(model: Bytes) -> Result<Option<Table>, Error> {
     let wrong = |what: String| Error::Table(what);
     let model = Model::decode(model).map_err(|error| wrong(format!("not an ONNX model ({error})")))?;
     let graph = model.graph.ok_or_else(|| wrong("not an ONNX model (it has no graph)".into()))?;
     if describe(&graph.nodes) != GRAPH {
-        return Err(wrong("the graph is not that of a static embedder".into()));
+        return Ok(None);
     }
     let tensor = |name: &str| {
         let found = graph.initializers.iter().find(|tensor| tensor.name == name);
         found.ok_or_else(|| wrong(format!("initializer '{name}' is missing")))
     };
     if tensor("middle_axis")?.data[..] != 1i64.to_le_bytes() {
-        return Err(wrong("the graph is not that of a static embedder (middle_axis)".into()));
+        return Ok(None);
     }
     let (rows, scales) = (tensor("rows")?, tensor("scales")?);
     if rows.kind != INT8 || scales.kind != FLOAT {
@@ -108,7 +108,7 @@ pub fn read_table(model: Bytes) -> Result<Table, Error> {
         )));
     }
     let weights = scales.data.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
-    Table::new(Rows::I8(rows.data.clone()), dim, weights, None)
+    Table::new(Rows::I8(rows.data.clone()), dim, weights, None).map(Some)
 }
 
 /// The nodes in the form of [`GRAPH`].

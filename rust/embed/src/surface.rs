@@ -141,7 +141,8 @@ fn count_words(bytes: &[u8], table: &mut Vec<u64>) -> (usize, usize) {
 
 /// Never 0, which marks an empty place.
 fn hash(word: &[u8]) -> u64 {
-    let mut hash = word.len() as u64;
+    // The length apart from the bytes: padding must not make two words the same.
+    let mut hash = (word.len() as u64).wrapping_mul(0x9fb2_1c65_1e98_df25);
     let (eights, rest) = word.as_chunks::<8>();
     let mut last = [0; 8];
     last[..rest.len()].copy_from_slice(rest);
@@ -158,34 +159,47 @@ fn count_keywords(bytes: &[u8]) -> usize {
 }
 
 fn is_keyword(name: &[u8]) -> bool {
-    matches!(
-        name,
-        b"assert"
-            | b"break"
-            | b"class"
-            | b"const"
-            | b"def"
-            | b"elif"
-            | b"else"
-            | b"false"
-            | b"function"
-            | b"import"
-            | b"int"
-            | b"lambda"
-            | b"new"
-            | b"null"
-            | b"public"
-            | b"return"
-            | b"self"
-            | b"static"
-            | b"str"
-            | b"struct"
-            | b"true"
-            | b"var"
-            | b"void"
-            | b"while"
-            | b"False"
-            | b"None"
-            | b"True"
-    )
+    (SHORTEST..=8).contains(&name.len()) && KEYWORDS.contains(&number(name))
 }
+
+/// Up to eight bytes as one number.
+const fn number(name: &[u8]) -> u64 {
+    let (mut number, mut place) = (0, 0);
+    while place < name.len() {
+        number = number << 8 | name[place] as u64;
+        place += 1;
+    }
+    number
+}
+
+/// Bytes of the shortest keyword.
+const SHORTEST: usize = 3;
+const KEYWORDS: [u64; 27] = [
+    number(b"assert"),
+    number(b"break"),
+    number(b"class"),
+    number(b"const"),
+    number(b"def"),
+    number(b"elif"),
+    number(b"else"),
+    number(b"false"),
+    number(b"function"),
+    number(b"import"),
+    number(b"int"),
+    number(b"lambda"),
+    number(b"new"),
+    number(b"null"),
+    number(b"public"),
+    number(b"return"),
+    number(b"self"),
+    number(b"static"),
+    number(b"str"),
+    number(b"struct"),
+    number(b"true"),
+    number(b"var"),
+    number(b"void"),
+    number(b"while"),
+    number(b"False"),
+    number(b"None"),
+    number(b"True"),
+];

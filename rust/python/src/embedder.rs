@@ -3,15 +3,18 @@
 use bytes::Bytes;
 use centroute_core::artifact::{N_SURFACE_FEATURES, Surface};
 use centroute_embed as embed;
+use centroute_embed::embedder::Settings;
+use centroute_embed::safetensors_table::Names;
 use centroute_embed::surface;
 use centroute_embed::tokenizer::Options;
 use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
+use pyo3::types::PyString;
 
 use crate::errors::EmbedderError;
 use crate::kernel::isa;
-use crate::text::utf8_items;
+use crate::text::{utf8, utf8_items};
 use crate::threads::in_parts;
 
 /// Texts that a thread takes at a time.
@@ -80,32 +83,52 @@ pub struct StaticEmbedder(pub embed::StaticEmbedder);
 
 #[pymethods]
 impl StaticEmbedder {
-    /// Reads a table out of `model.onnx` or, `model2vec`, out of `model.safetensors`.
-    #[new]
-    #[pyo3(signature = (table, tokenizer, *, max_tokens, prefix="", model2vec=false))]
-    fn new(
+    /// Reads the table out of a `model.onnx`; `None` where its graph is not that of a static embedder.
+    #[staticmethod]
+    #[pyo3(signature = (model, tokenizer, *, max_tokens, prefix))]
+    fn from_onnx(
         py: Python<'_>,
-        table: &[u8],
+        model: &[u8],
         tokenizer: &[u8],
         max_tokens: usize,
-        prefix: &str,
-        model2vec: bool,
+        prefix: String,
+    ) -> PyResult<Option<Self>> {
+        let isa = isa()?;
+        py.detach(|| {
+            let Some(table) = embed::onnx::read_table(Bytes::copy_from_slice(model))? else { return Ok(None) };
+            let tokenizer = embed::Tokenizer::from_json(tokenizer, Options { max_tokens, add_special_tokens: true })?;
+            let settings = Settings { prefix, max_characters: None };
+            embed::StaticEmbedder::new(tokenizer, table, settings, isa).map(Self).map(Some)
+        })
+        .map_err(refuse)
+    }
+
+    /// Reads the table out of a safetensors file by the names of its tensors.
+    #[staticmethod]
+    #[pyo3(signature = (file, tokenizer, *, rows, weights, mapping, max_tokens, prefix, max_characters, add_special_tokens, drop_unknown))]
+    #[expect(clippy::too_many_arguments, reason = "keyword arguments of the binding")]
+    fn from_safetensors(
+        py: Python<'_>,
+        file: &[u8],
+        tokenizer: &[u8],
+        rows: &str,
+        weights: Option<&str>,
+        mapping: Option<&str>,
+        max_tokens: usize,
+        prefix: String,
+        max_characters: Option<usize>,
+        add_special_tokens: bool,
+        drop_unknown: bool,
     ) -> PyResult<Self> {
         let isa = isa()?;
-        let options = Options { max_tokens, add_special_tokens: !model2vec };
         py.detach(|| {
-            let tokenizer = embed::Tokenizer::from_json(tokenizer, options)?;
-            let table = if model2vec {
-                let mut table = embed::model2vec::read_table(table)?;
-                // model2vec leaves unknown tokens out of the mean.
-                tokenizer.unknown_id().into_iter().for_each(|id| table.silence(id));
-                table
-            } else {
-                embed::onnx::read_table(Bytes::copy_from_slice(table))?
-            };
-            embed::StaticEmbedder::new(tokenizer, table, prefix, isa)
+            let mut table = embed::safetensors_table::read_table(file, Names { rows, weights, mapping })?;
+            let tokenizer = embed::Tokenizer::from_json(tokenizer, Options { max_tokens, add_special_tokens })?;
+            if drop_unknown && let Some(id) = tokenizer.unknown_id() {
+                table.silence(id);
+            }
+            embed::StaticEmbedder::new(tokenizer, table, Settings { prefix, max_characters }, isa).map(Self)
         })
-        .map(Self)
         .map_err(refuse)
     }
 
@@ -134,11 +157,17 @@ impl StaticEmbedder {
         rows.into_pyarray(py).reshape([texts.len(), self.0.dim()])
     }
 
+    /// One more than the highest id.
+    #[getter]
+    fn n_token_ids(&self) -> usize {
+        self.0.tokenizer().n_token_ids()
+    }
+
     /// Ids of a text's tokens, the prefix's first.
-    fn tokenize<'py>(&self, py: Python<'py>, text: &str) -> Bound<'py, PyArray1<i64>> {
+    fn tokenize<'py>(&self, text: &Bound<'py, PyString>) -> PyResult<Bound<'py, PyArray1<i64>>> {
         let mut scratch = embed::Scratch::default();
-        let ids = self.0.tokenize(text, &mut scratch);
-        PyArray1::from_iter(py, ids.iter().map(|&id| i64::from(id)))
+        let ids = self.0.tokenize(&utf8(text)?, &mut scratch);
+        Ok(PyArray1::from_iter(text.py(), ids.iter().map(|&id| i64::from(id))))
     }
 }
 

@@ -20,7 +20,7 @@ use crate::decision::{Decision, DecisionBatch, Pool};
 use crate::embedder::{EmbedScratch, StaticEmbedder};
 use crate::errors::{DataError, PolicyError, raise};
 use crate::policy::Policy;
-use crate::text::utf8_items;
+use crate::text::{utf8, utf8_items};
 use crate::threads::in_parts;
 
 /// Multiplications above which the interpreter lock is released; below, releasing costs more than it gives.
@@ -366,13 +366,7 @@ impl Kernel {
     ) -> PyResult<Decision> {
         self.check_embedder(embedder)?;
         let policy = self.policy(policy)?;
-        let owned;
-        let utf8 = if let Ok(utf8) = text.to_str() {
-            utf8
-        } else {
-            owned = crate::text::utf8(text)?;
-            &owned
-        };
+        let utf8 = &utf8(text)?;
         BUFFERS.with_borrow_mut(|buffers| {
             let Buffers { route, embed, row } = buffers;
             row.resize(self.dim(), 0.0);

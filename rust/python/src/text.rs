@@ -3,7 +3,7 @@
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
-use pyo3::types::{PyBytes, PySequence, PyString};
+use pyo3::types::{PyBytes, PyString};
 
 /// The string without a copy where it is UTF-8; lone surrogates, which no UTF-8 holds, become U+FFFD.
 pub fn utf8(text: &Bound<'_, PyString>) -> PyResult<PyBackedStr> {
@@ -32,9 +32,8 @@ pub fn utf8_items(texts: &Bound<'_, PyAny>) -> PyResult<Vec<PyBackedStr>> {
         let kind = texts.get_type().name()?;
         return Err(PyTypeError::new_err(format!("texts must be a sequence of str, got one {kind}: put it in a list")));
     }
-    let sequence = texts.cast::<PySequence>()?;
-    let mut items = Vec::with_capacity(sequence.len()?);
-    for (index, item) in sequence.try_iter()?.enumerate() {
+    let mut items = Vec::with_capacity(texts.len()?);
+    for (index, item) in texts.try_iter()?.enumerate() {
         let item = item?;
         let text = item.cast::<PyString>().map_err(|_| match item.get_type().name() {
             Ok(kind) => PyTypeError::new_err(format!("texts[{index}] must be str, got {kind}")),

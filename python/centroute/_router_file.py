@@ -1,0 +1,48 @@
+"""Reading a router file for routing. Apart from `centroute.artifact`, as it needs no NumPy."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from centroute._kernel import Kernel
+from centroute.errors import ArtifactError
+
+MAX_BYTES = 1 << 34
+"""Files larger than this are refused before they are read."""
+
+Precision = Literal["f32", "f16", "i8"]
+
+
+def load_kernel(
+    path: str | os.PathLike[str], *, generation: int = 1, precision: Precision | None = None
+) -> Kernel:
+    """Read and validate a router file for routing.
+
+    ``precision`` is the one to search centroids in, the file's own when not given.
+
+    Raises
+    ------
+    ArtifactError
+        If the file is missing, damaged, altered or of another version; the message names it.
+    """
+    file = Path(path)
+    try:
+        if file.exists() and not (file.is_file() or file.is_dir()):
+            raise ArtifactError(f"{file}: cannot be read (is no regular file)")
+        size = file.stat().st_size
+        if size > MAX_BYTES:
+            raise ArtifactError(f"{file}: {size} bytes, a router file has at most {MAX_BYTES}")
+        data = file.read_bytes()
+    except OSError as error:
+        raise ArtifactError(f"{file}: cannot be read ({reason(error)})") from error
+    try:
+        return Kernel(data, generation=generation, precision=precision)
+    except ArtifactError as error:
+        raise ArtifactError(f"{file}: {error}") from None
+
+
+def reason(error: OSError) -> str:
+    """What the system says, in lower case."""
+    return (error.strerror or str(error)).lower()
