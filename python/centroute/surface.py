@@ -49,17 +49,20 @@ Computed in float64 and rounded to float32. A row that is routed is
 scaled to norm 1, computed in float64 and rounded to float32; an embedding of zeros stays a row of zeros.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
-from numpy.typing import NDArray
-
 from centroute.errors import DataError
 
+# NumPy is loaded where it computes: a router that has features in the extension starts without it.
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from centroute.embedders import Embedder
 
 NAME: Final = "surface-1"
@@ -119,6 +122,8 @@ def surface_features(texts: Sequence[str]) -> NDArray[np.float32]:
     >>> [f"{value:.3f}" for value in surface_features(["What is 2 + 2?"])[0, [3, 6, 9]]]
     ['0.143', '0.071', '1.000']
     """
+    import numpy as np
+
     rows = np.array([_counts(text) for text in texts], dtype=np.float64).reshape(-1, len(FEATURE_NAMES))
     logarithms = [0, 1, 2, 8, 10]
     shares = [3, 4, 5, 6, 7]
@@ -176,7 +181,7 @@ class SurfaceFeatures:
     name: str = NAME
 
     @classmethod
-    def fit(cls, features: NDArray[np.float32], weight: float) -> "SurfaceFeatures":
+    def fit(cls, features: NDArray[np.float32], weight: float) -> SurfaceFeatures:
         """Take the statistics of calibration rows ``[n, 12]``; the weight is rounded to four decimals.
 
         Raises
@@ -184,6 +189,8 @@ class SurfaceFeatures:
         DataError
             If the weight is not above 0 and at most `MAX_WEIGHT`.
         """
+        import numpy as np
+
         check_weight(weight)
         rows = features.astype(np.float64)
         varies = features.max(axis=0) > features.min(axis=0)
@@ -218,12 +225,15 @@ class SurfaceFeatures:
 
         Examples
         --------
+        >>> import numpy as np
         >>> texts = ["Add 2 and 2.", "Write a poem about the sea."]
         >>> features = surface_features(texts)
         >>> surface = SurfaceFeatures.fit(features, 0.1)
         >>> surface.append(np.eye(2, 3, dtype=np.float32), features).shape
         (2, 15)
         """
+        import numpy as np
+
         wanted = (len(embeddings), len(FEATURE_NAMES))
         if features.shape != wanted:
             raise DataError(f"surface features {list(features.shape)}: wanted {list(wanted)}")
@@ -246,7 +256,7 @@ def check_weight(weight: float) -> None:
         raise DataError(f"surface weight {weight}: wanted 0.0001 to {MAX_WEIGHT:g}, or 0 for none")
 
 
-def routed_identity(embedder: "Embedder", surface: SurfaceFeatures | None) -> tuple[int, str | None]:
+def routed_identity(embedder: Embedder, surface: SurfaceFeatures | None) -> tuple[int, str | None]:
     """Width and fingerprint of the rows that are routed, as an artifact holds them for its embedder.
 
     Without features these are the embedder's own. The fingerprint is ``None`` for embeddings from outside.

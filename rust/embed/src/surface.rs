@@ -159,7 +159,11 @@ fn count_keywords(bytes: &[u8]) -> usize {
 }
 
 fn is_keyword(name: &[u8]) -> bool {
-    (SHORTEST..=8).contains(&name.len()) && KEYWORDS.contains(&number(name))
+    if !(SHORTEST..=8).contains(&name.len()) {
+        return false;
+    }
+    let number = number(name);
+    KEYWORD_SLOTS[slot(number)] == number
 }
 
 /// Up to eight bytes as one number.
@@ -203,3 +207,19 @@ const KEYWORDS: [u64; 27] = [
     number(b"None"),
     number(b"True"),
 ];
+
+/// Gives every keyword a slot of its own; found by trying.
+const fn slot(number: u64) -> usize {
+    (number.wrapping_mul(0x19d6_d73b_2778_507d) >> 58) as usize
+}
+
+const KEYWORD_SLOTS: [u64; 64] = {
+    let mut slots = [0; 64];
+    let mut place = 0;
+    while place < KEYWORDS.len() {
+        assert!(slots[slot(KEYWORDS[place])] == 0, "two keywords share a slot");
+        slots[slot(KEYWORDS[place])] = KEYWORDS[place];
+        place += 1;
+    }
+    slots
+};
