@@ -22,6 +22,13 @@ impl Pair {
     fn new(change: impl Fn(&mut serde_json::Value)) -> Self {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/static-256/tokenizer.json");
         let mut file: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        // Letters that canonical order moves: were they unknown, their order would not show in the ids.
+        let vocabulary = file["model"]["vocab"].as_object_mut().unwrap();
+        for (place, letter) in ["\u{302e}", "\u{302f}", "\u{1d165}", "\u{1d16d}", "가", "\u{1100}"].iter().enumerate()
+        {
+            vocabulary.insert((*letter).to_owned(), (30_600 + 2 * place).into());
+            vocabulary.insert(format!("##{letter}"), (30_601 + 2 * place).into());
+        }
         change(&mut file);
         let json = serde_json::to_vec(&file).unwrap();
         let ours = Tokenizer::from_json(&json, Options { max_tokens: MAX_TOKENS, add_special_tokens: true }).unwrap();
