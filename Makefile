@@ -48,6 +48,7 @@ typecheck: $(VENV)/built ## Check types, and the extension's stub against the ex
 BENCH := $(BIN)/pytest benches/bench_kernel.py benches/bench_embed.py --benchmark-only --benchmark-columns=median -p no:cacheprovider -W ignore
 bench: $(VENV)/built $(VENV)/bench-installed ## Measure kernel and embedder beside their peers, one table
 	$(BENCH)
+	$(BIN)/python benches/start.py
 
 bench-sweep: $(VENV)/built $(VENV)/bench-installed ## Measure one query over all sizes
 	$(BENCH) -m sweep

@@ -25,7 +25,7 @@ from centroute import Artifact, Decision, Policy, Router
 from centroute._kernel import Tokenizer
 from centroute.calibrate import calibrate
 from centroute.datasets import synthetic_outcomes
-from centroute.embedders import bundled_folder, load_embedder
+from centroute.embedders import EXPORT_COMMANDS, bundled_folder, cached_folder, load_embedder
 
 FOLDER = bundled_folder("static-256")
 MAX_TOKENS = 256
@@ -217,3 +217,39 @@ def test_throughput(benchmark: BenchmarkFixture, threads: int) -> None:
         n_queries=BATCH,
         seconds=3.0,
     )
+
+
+@cache
+def minilm_router(name: str) -> Router:
+    embedder = load_embedder(name, device="cpu")
+    artifact = calibrate(
+        synthetic_outcomes(n_queries=300), embedder=embedder, method="means", n_clusters=16, top_p=4, beta=9.0,
+        shrinkage=10.0, surface_weight=0.0,
+    )  # fmt: skip
+    return Router.from_artifact(artifact, embedder=embedder)
+
+
+@pytest.mark.parametrize("part", ["whole decision", "bare onnxruntime run"])
+@pytest.mark.parametrize("name", ["minilm-l6", "minilm-l6-int8"])
+@pytest.mark.parametrize("n_tokens", LENGTHS)
+def test_minilm(benchmark: BenchmarkFixture, n_tokens: int, name: str, part: str) -> None:
+    """A transformer embedder: what is added to the graph's own time."""
+    folder = cached_folder(name)
+    if folder is None:
+        pytest.skip(f"{name} is not exported: {EXPORT_COMMANDS[name]}")
+    router = minilm_router(name)
+    batch = texts(n_tokens)[:16]
+    if part == "whole decision":
+        following = itertools.cycle(batch).__next__
+        call: Callable[[], object] = lambda: router.route(following(), policy=POLICY)
+    else:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        session = onnxruntime.InferenceSession(
+            folder / "model.onnx", options, providers=["CPUExecutionProvider"]
+        )
+        ids = [router.embedder.tokenize(text)[None] for text in batch]
+        feeds = [{"input_ids": row, "attention_mask": np.ones_like(row)} for row in ids]
+        feed = itertools.cycle(feeds).__next__
+        call = lambda: session.run(["embedding"], feed())
+    measure(benchmark, f"{name}, one text of {n_tokens} tokens", part, call, seconds=3.0)

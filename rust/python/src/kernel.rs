@@ -1,12 +1,11 @@
 //! `Kernel`: a loaded router file; routes one embedding or a batch of them.
 
 use std::cell::RefCell;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use centroute_core::artifact::{N_SURFACE_FEATURES, Surface};
-use centroute_core::batch::BatchRows;
 use centroute_core::{
     Artifact, Batch, BatchPolicy, Error, Isa, PolicySpec, Precision, Router, RowObjectives, Scratch, policy,
 };
@@ -21,23 +20,24 @@ use crate::embedder::{EmbedScratch, StaticEmbedder};
 use crate::errors::{DataError, PolicyError, raise};
 use crate::policy::Policy;
 use crate::text::{utf8, utf8_items};
-use crate::threads::in_parts;
+use crate::threads::{FirstFault, in_parts};
 
 /// Multiplications above which the interpreter lock is released; below, releasing costs more than it gives.
 const DETACH_ABOVE: usize = 1 << 20;
 /// Rows that a thread takes at a time; fewer would not be worth a further thread.
 const ROWS_PER_PART: usize = 768;
 
-/// Bytes of a text above which the interpreter lock is released.
-const DETACH_ABOVE_BYTES: usize = 256;
-/// Texts whose rows are held at a time.
-const TEXTS_PER_BLOCK: usize = 4096;
+/// Bytes of a text above which the interpreter lock is released; below, handing it over costs more than it gives.
+const DETACH_ABOVE_BYTES: usize = 384;
+/// Texts that a thread takes at a time.
+const TEXTS_PER_PART: usize = 48;
 
 /// Buffers of one thread; they fit themselves to the router and the embedder that use them.
 #[derive(Default)]
 struct Buffers {
     route: Scratch,
     embed: EmbedScratch,
+    /// A text's row, or those of several texts.
     row: Vec<f32>,
 }
 
@@ -87,44 +87,34 @@ impl Kernel {
         Ok(matrix)
     }
 
-    /// Decides all rows, on as many threads as are asked for and worth it; `first_row` is the number of the first.
-    fn decide(
-        &self,
-        queries: &[f32],
-        first_row: usize,
-        policy: &BatchPolicy<'_>,
-        mut left: BatchRows<'_>,
-        threads: usize,
-    ) -> Result<(), Error> {
-        let dim = self.router.centroids().dim();
+    /// Decides all rows, on as many threads as are asked for and worth it.
+    fn decide(&self, queries: &[f32], policy: &BatchPolicy<'_>, threads: usize) -> Result<Batch, Error> {
+        let (dim, top_p) = (self.router.centroids().dim(), self.router.top_p());
+        let mut batch = Batch::new(queries.len() / dim, top_p);
+        let mut left = batch.rows(top_p);
         if threads <= 1 || queries.len() <= ROWS_PER_PART * dim {
-            return BUFFERS.with_borrow_mut(|buffers| {
-                self.router.route_batch(queries, first_row, policy, &mut left, &mut buffers.route)
-            });
+            BUFFERS.with_borrow_mut(|buffers| {
+                self.router.route_batch(queries, 0, policy, &mut left, &mut buffers.route)
+            })?;
+            return Ok(batch);
         }
         let mut parts = Vec::with_capacity(queries.len().div_ceil(ROWS_PER_PART * dim));
         for (part, queries) in queries.chunks(ROWS_PER_PART * dim).enumerate() {
             let (rows, rest) = left.split_at(queries.len() / dim);
             left = rest;
-            parts.push((first_row + part * ROWS_PER_PART, queries, rows));
+            parts.push((part * ROWS_PER_PART, queries, rows));
         }
         // What a row becomes does not depend on who decides it.
-        let first_fault: Mutex<Option<(usize, Error)>> = Mutex::new(None);
+        let fault = FirstFault::new();
         in_parts(parts.into_iter(), threads, Scratch::default, |scratch, (first_row, queries, mut rows)| {
             if let Err(error) = self.router.route_batch(queries, first_row, policy, &mut rows, scratch) {
-                let mut fault = first_fault.lock().unwrap_or_else(PoisonError::into_inner);
-                if fault.as_ref().is_none_or(|(row, _)| first_row < *row) {
-                    *fault = Some((first_row, error));
-                }
+                fault.keep(first_row, error);
             }
         });
-        match first_fault.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            Some((_, error)) => Err(error),
-            None => Ok(()),
-        }
+        fault.into_result().map(|()| batch)
     }
 
-    /// Decides all texts, block by block so that the memory for their rows is bounded.
+    /// Embeds and decides all texts, part by part, so that a part's rows are still at hand when they are decided.
     fn decide_texts(
         &self,
         embedder: &StaticEmbedder,
@@ -132,22 +122,44 @@ impl Kernel {
         policy: &BatchPolicy<'_>,
         threads: usize,
     ) -> Result<Batch, Fault> {
-        let (dim, top_p) = (self.router.centroids().dim(), self.router.top_p());
+        let top_p = self.router.top_p();
         let mut batch = Batch::new(texts.len(), top_p);
         let mut left = batch.rows(top_p);
-        let mut matrix = vec![0.0; texts.len().min(TEXTS_PER_BLOCK) * dim];
-        for (block, texts) in texts.chunks(TEXTS_PER_BLOCK).enumerate() {
-            let first_row = block * TEXTS_PER_BLOCK;
-            let matrix = &mut matrix[..texts.len() * dim];
-            embedder.embed_rows(texts, self.surface(), threads, matrix);
-            if let Some(row) = matrix.chunks_exact(dim).position(is_zero) {
-                return Err(Fault::Text(first_row + row));
-            }
+        let mut parts = Vec::with_capacity(texts.len().div_ceil(TEXTS_PER_PART));
+        for (part, texts) in texts.chunks(TEXTS_PER_PART).enumerate() {
             let (rows, rest) = left.split_at(texts.len());
             left = rest;
-            self.decide(matrix, first_row, policy, rows, threads)?;
+            parts.push((part * TEXTS_PER_PART, texts, rows));
         }
-        Ok(batch)
+        let fault = FirstFault::new();
+        in_parts(parts.into_iter(), threads, Buffers::default, |buffers, (first_row, texts, mut rows)| {
+            let done = self.embed_part(embedder, texts, first_row, buffers).and_then(|()| {
+                let Buffers { route, row: queries, .. } = buffers;
+                self.router.route_batch(queries, first_row, policy, &mut rows, route).map_err(Fault::Kernel)
+            });
+            if let Err(error) = done {
+                fault.keep(first_row, error);
+            }
+        });
+        fault.into_result().map(|()| batch)
+    }
+
+    /// Embeds texts into the buffers' row, one after another; the first of them is number `first_row`.
+    fn embed_part(
+        &self,
+        embedder: &StaticEmbedder,
+        texts: &[PyBackedStr],
+        first_row: usize,
+        buffers: &mut Buffers,
+    ) -> Result<(), Fault> {
+        let Buffers { embed, row: rows, .. } = buffers;
+        rows.resize(texts.len() * self.dim(), 0.0);
+        for (place, (text, row)) in texts.iter().zip(rows.chunks_exact_mut(self.dim())).enumerate() {
+            if !embedder.embed_row(text, self.surface(), embed, row) {
+                return Err(Fault::Text(first_row + place));
+            }
+        }
+        Ok(())
     }
 
     fn surface(&self) -> Option<&Surface> {
@@ -203,16 +215,6 @@ enum Fault {
     Text(usize),
     /// The kernel refused.
     Kernel(Error),
-}
-
-impl From<Error> for Fault {
-    fn from(error: Error) -> Self {
-        Self::Kernel(error)
-    }
-}
-
-fn is_zero(row: &[f32]) -> bool {
-    row.iter().all(|&value| value == 0.0)
 }
 
 #[pymethods]
@@ -346,10 +348,7 @@ impl Kernel {
         let queries = embeddings.as_slice()?;
         let own = RowArguments { alpha, willingness_to_pay, allow };
         let batch = self.with_row_policies(n_queries, policy, &own, |policy| {
-            let decide = || {
-                let mut batch = Batch::new(n_queries, self.top_p());
-                self.decide(queries, 0, policy, batch.rows(self.top_p()), threads).map(|()| batch)
-            };
+            let decide = || self.decide(queries, policy, threads);
             if self.is_heavy(n_queries) { py.detach(decide) } else { decide() }.map_err(raise)
         })?;
         DecisionBatch::new(py, Arc::clone(&self.pool), batch, self.top_p(), self.generation)

@@ -27,3 +27,29 @@ pub fn in_parts<P: Send, S>(
         take_turns();
     });
 }
+
+/// The fault of the lowest row, whichever thread meets it first.
+pub struct FirstFault<E>(Mutex<Option<(usize, E)>>);
+
+impl<E> FirstFault<E> {
+    /// None so far.
+    pub fn new() -> Self {
+        Self(Mutex::new(None))
+    }
+
+    /// Keeps a fault unless one of a lower row is known.
+    pub fn keep(&self, row: usize, fault: E) {
+        let mut first = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if first.as_ref().is_none_or(|(other, _)| row < *other) {
+            *first = Some((row, fault));
+        }
+    }
+
+    /// What there was to keep.
+    pub fn into_result(self) -> Result<(), E> {
+        match self.0.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some((_, fault)) => Err(fault),
+            None => Ok(()),
+        }
+    }
+}
