@@ -223,8 +223,8 @@ def test_throughput(benchmark: BenchmarkFixture, threads: int) -> None:
 def minilm_router(name: str) -> Router:
     embedder = load_embedder(name, device="cpu")
     artifact = calibrate(
-        synthetic_outcomes(n_queries=300), embedder=embedder, method="means", n_clusters=16, top_p=4, beta=9.0,
-        shrinkage=10.0, surface_weight=0.0,
+        synthetic_outcomes(n_queries=300), embedder=embedder, method="means", n_clusters=16, top_p=4,
+        beta=9.0, shrinkage=10.0, surface_weight=0.0,
     )  # fmt: skip
     return Router.from_artifact(artifact, embedder=embedder)
 
