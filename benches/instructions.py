@@ -1,4 +1,4 @@
-"""Instruction counts of the kernel against stored figures: ``make instructions``, and ``--update`` to store.
+"""Instruction counts of kernel and embedder against stored ones: ``make instructions`` (``--update`` stores).
 
     python benches/instructions.py [--update]
 
@@ -18,20 +18,21 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 STORED = ROOT / "benches" / "instructions.json"
-BINARY = ROOT / "target" / "release" / "examples" / "instructions"
-WORK = {"one-f32": 200, "one-f16": 100, "one-i8": 200, "batch": 4, "compile": 500}
+EXAMPLES = ROOT / "target" / "release" / "examples"
+WORK = {
+    "instructions": {"one-f32": 200, "one-f16": 100, "one-i8": 200, "batch": 4, "compile": 500},
+    "embed_instructions": {"tokenize": 50, "embed": 50, "surface": 50},
+}
+"""How often each work is done, by the example that does it."""
 INSTRUCTION_SETS = ("serial", "avx2")
 TOLERANCE = 0.03
 
 
-def count(isa: str, work: str, times: int) -> int:
+def count(example: str, isa: str, work: str, times: int) -> int:
     """Instructions of one process."""
-    run = subprocess.run(
-        ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", BINARY, isa, work, str(times)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    valgrind = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"]
+    command = [*valgrind, EXAMPLES / example, isa, work, str(times)]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
     found = re.search(r"Collected : (\d+)", run.stderr)
     if run.returncode != 0 or not found:
         raise SystemExit(f"{isa} {work}: callgrind failed\n{run.stderr}")
@@ -41,10 +42,11 @@ def count(isa: str, work: str, times: int) -> int:
 def measure() -> dict[str, int]:
     """Instructions of one time of each work on each instruction set."""
     figures = {}
-    for isa in INSTRUCTION_SETS:
-        for work, times in WORK.items():
-            each = (count(isa, work, 2 * times) - count(isa, work, times)) / times
-            figures[f"{isa} {work}"] = round(each)
+    for example, works in WORK.items():
+        for isa in INSTRUCTION_SETS:
+            for work, times in works.items():
+                each = (count(example, isa, work, 2 * times) - count(example, isa, work, times)) / times
+                figures[f"{isa} {work}"] = round(each)
     return figures
 
 
@@ -58,17 +60,7 @@ def main() -> int:
     if shutil.which("valgrind") is None:
         print("instructions: valgrind is not installed; not counted")
         return 0
-    build = [
-        "cargo",
-        "build",
-        "--release",
-        "--locked",
-        "--quiet",
-        "-p",
-        "centroute-core",
-        "--example",
-        "instructions",
-    ]
+    build = ["cargo", "build", "--release", "--locked", "--quiet", "--workspace", "--examples"]
     subprocess.run(build, cwd=ROOT, check=True)
     compiler = subprocess.run(
         ["rustc", "--version"], capture_output=True, text=True, check=True
