@@ -136,6 +136,32 @@ def margin(policy: Policy, quality: Row, utility: Row, ranking: list[int]) -> fl
     return float(utility[first] - utility[second])
 
 
+def quality_se(
+    artifact: Artifact, cluster_ids: NDArray[np.intp], weights: Row, model_id: int
+) -> float | None:
+    """Standard error of a model's blended quality, cells taken as independent; ``None`` without errors."""
+    if artifact.quality_se is None:
+        return None
+    return float(np.sqrt(((weights * artifact.quality_se[cluster_ids, model_id]) ** 2).sum()))
+
+
+def resolved(artifact: Artifact, policy: Policy, decision: "ReferenceDecision") -> bool | None:
+    """Whether the lead over the second candidate is more than chance (95 %); see `Decision.resolved`."""
+    no_second = len(decision.ranking) < 2 or np.isnan(decision.margin)
+    if artifact.quality_se is None or no_second or policy.min_quality is not None:
+        return None
+    rows = decision.cluster_ids
+    scale = np.ones(len(rows))
+    if policy.willingness_to_pay is not None:
+        scale *= policy.willingness_to_pay
+    elif policy.alpha is not None:
+        spread = np.ptp(artifact.quality[rows], axis=1)
+        scale = np.divide(policy.alpha, spread, out=np.zeros(len(rows)), where=spread > 0)
+    errors = artifact.quality_se[rows][:, list(decision.ranking[:2])]
+    square = ((scale * decision.cluster_weights)[:, None] ** 2 * errors.astype(np.float64) ** 2).sum()
+    return bool(decision.in_distribution and decision.margin > 1.96 * np.sqrt(square))
+
+
 def route(artifact: Artifact, query: Row, policy: Policy | None = None) -> ReferenceDecision:
     """Decide one query ``[dim]`` as the kernel must.
 

@@ -107,6 +107,8 @@ class Artifact:
         What holds for requests that leave something open.
     report
         What calibration measured and found.
+    quality_se
+        Standard error of each cell's quality, ``[n_clusters, n_models]``; ``None`` where nobody took it.
     precision
         How the file stores the centroids: ``"f32"``, ``"f16"`` or ``"i8"`` (with a scale a row).
     """
@@ -126,6 +128,7 @@ class Artifact:
     ood_threshold: float | None = None
     default_policy: Policy | None = None
     report: Mapping[str, Json] = field(default_factory=dict)
+    quality_se: NDArray[np.float32] | None = None
     precision: Precision = "f32"
 
     def to_bytes(self) -> bytes:
@@ -142,6 +145,8 @@ class Artifact:
             name: np.ascontiguousarray(getattr(self, name), dtype="<f4")
             for name in ("cost", "count", "frontier", "prior_cost", "prior_quality", "quality")
         }
+        if self.quality_se is not None:
+            tensors["quality_se"] = np.ascontiguousarray(self.quality_se, dtype="<f4")
         tensors.update(_pack_centroids(self.centroids, self.precision))
         metadata: dict[str, Json] = {
             "format_version": FORMAT_VERSION,

@@ -43,7 +43,9 @@ def decision_to_json(decision: Decision) -> dict[str, object]:
         "model": decision.model,
         "quality": decision.quality,
         "cost_usd": decision.cost,
+        "quality_se": decision.quality_se,
         "margin": decision.margin,
+        "resolved": decision.resolved,
         "similarity": decision.similarity,
         "in_distribution": decision.in_distribution,
         "clusters": [{"id": cluster, "weight": weight} for cluster, weight in decision.clusters],
@@ -55,6 +57,8 @@ def decision_to_json(decision: Decision) -> dict[str, object]:
 def explanation(decision: Decision) -> str:
     """The numbers behind a decision in two lines."""
     margin = "no second candidate" if decision.margin is None else f"margin {decision.margin:.3g}"
+    if decision.resolved is False:
+        margin += " (may be chance)"
     known = "in distribution" if decision.in_distribution else "OUT OF DISTRIBUTION"
     clusters = ", ".join(f"{cluster} ({weight:.0%})" for cluster, weight in decision.clusters[:4])
     more = "" if len(decision.clusters) <= 4 else ", …"

@@ -54,6 +54,7 @@ pub fn router(n_clusters: usize, isa: Isa, precision: Precision) -> Result<Route
         quality: table(2),
         cost: table(3),
         count: vec![1.0; n_clusters * N_MODELS],
+        quality_se: None,
         frontier: Vec::new(),
     };
     Router::new(artifact, Some(precision), isa)

@@ -1,7 +1,8 @@
 //! Bytes of a router file in; validated metadata and tables out, or the first thing that is wrong.
 //!
 //! A safetensors file. Tensors: `centroids [n_clusters, dim]` (unit rows; f32, f16, or i8 with
-//! `centroid_scale [n_clusters]` in f32) and, all f32, `quality`, `cost` and `count` `[n_clusters, n_models]`, `prior_quality` and `prior_cost` `[n_models]`, `frontier [n_points, 3]`
+//! `centroid_scale [n_clusters]` in f32) and, all f32, `quality`, `cost`, `count` and, optional, `quality_se`
+//! `[n_clusters, n_models]`, `prior_quality` and `prior_cost` `[n_models]`, `frontier [n_points, 3]`
 //! (willingness to pay, quality, mean cost; ascending). A model whose cost is unknown has NaN in its whole
 //! cost column and prior; no other value may be NaN. Metadata key `centroute` holds the JSON of [`Metadata`].
 
@@ -130,6 +131,8 @@ pub struct Artifact {
     pub cost: Table,
     /// Number of outcomes behind each cell, `[n_clusters, n_models]`.
     pub count: Vec<f32>,
+    /// Standard error of each cell's quality, `[n_clusters, n_models]`, where the file has them.
+    pub quality_se: Option<Vec<f32>>,
     /// Rows of willingness to pay, quality and mean cost, ascending.
     pub frontier: Vec<[f32; 3]>,
 }
@@ -168,6 +171,10 @@ impl Artifact {
                 prior: read_f32(&tensors, "prior_cost", &cells[1..])?,
             },
             count: read_f32(&tensors, "count", &cells)?,
+            quality_se: match tensors.tensor("quality_se") {
+                Ok(_) => Some(read_f32(&tensors, "quality_se", &cells)?),
+                Err(_) => None,
+            },
             frontier: read_f32(&tensors, "frontier", &[None, Some(3)])?.as_chunks().0.to_vec(),
             centroids,
             precision,
@@ -222,6 +229,11 @@ impl Artifact {
         check_range("prior_quality", &self.quality.prior, n_models, "within 0 to 1", |value| {
             (0.0..=1.0).contains(&value)
         })?;
+        if let Some(errors) = &self.quality_se {
+            check_range("quality_se", errors, n_models, "finite and 0 or more", |value| {
+                value >= 0.0 && value.is_finite()
+            })?;
+        }
         check_range("count", &self.count, n_models, "finite and 0 or more", |value| value >= 0.0 && value.is_finite())?;
         for (name, values) in [("prior_cost", &self.cost.prior), ("cost", &self.cost.cells)] {
             for (place, (&value, prior)) in values.iter().zip(self.cost.prior.iter().cycle()).enumerate() {

@@ -20,6 +20,7 @@ pub mod error;
 pub mod policy;
 pub mod router;
 pub mod simd;
+pub mod uncertainty;
 
 pub use artifact::Artifact;
 pub use batch::{Batch, BatchPolicy, RowObjectives};

@@ -3,18 +3,23 @@
 use std::sync::Arc;
 
 use centroute_core::decide::Candidates;
-use centroute_core::{Batch, Choice, Scratch, policy};
+use centroute_core::{Batch, Choice, Router, Scratch, policy};
 use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods};
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyString, PyTuple};
 
-/// Model names as Python strings, shared by all decisions of one kernel.
-pub type Pool = Arc<[Py<PyString>]>;
+/// What all decisions of one kernel share.
+pub struct Shared {
+    /// The router that decides.
+    pub router: Router,
+    /// Model names as Python strings.
+    pub names: Box<[Py<PyString>]>,
+}
 
 /// The model chosen for one query and why.
 #[pyclass(frozen, module = "centroute")]
 pub struct Decision {
-    pool: Pool,
+    shared: Arc<Shared>,
     policy: Arc<policy::Policy>,
     choice: Choice,
     clusters: Clusters,
@@ -26,11 +31,27 @@ pub struct Decision {
 
 impl Decision {
     /// Puts a choice together with the numbers behind it.
-    pub fn new(pool: Pool, policy: Arc<policy::Policy>, choice: Choice, scratch: &Scratch, generation: u64) -> Self {
+    pub fn new(
+        shared: Arc<Shared>,
+        policy: Arc<policy::Policy>,
+        choice: Choice,
+        scratch: &Scratch,
+        generation: u64,
+    ) -> Self {
         let assigned = scratch.assigned();
         let clusters = Clusters::new(assigned.cluster_ids.iter().copied().zip(assigned.weights.iter().copied()));
         let candidates = [scratch.quality(), scratch.cost(), scratch.utility()].concat().into_boxed_slice();
-        Self { pool, policy, choice, clusters, candidates, generation }
+        Self { shared, policy, choice, clusters, candidates, generation }
+    }
+}
+
+impl Decision {
+    /// Ids of all candidates, best first.
+    fn ranked(&self) -> Vec<u32> {
+        let n_models = self.shared.names.len();
+        let (quality, rest) = self.candidates.split_at(n_models);
+        let (cost, utility) = rest.split_at(n_models);
+        Candidates { quality, cost, utility }.ranking(self.policy.objective, self.choice.model_id)
     }
 }
 
@@ -71,7 +92,7 @@ impl Decision {
     /// Name of the chosen model.
     #[getter]
     fn model<'py>(&self, py: Python<'py>) -> &Bound<'py, PyString> {
-        self.pool[self.choice.model_id as usize].bind(py)
+        self.shared.names[self.choice.model_id as usize].bind(py)
     }
 
     /// Index of the chosen model in the pool.
@@ -119,10 +140,26 @@ impl Decision {
     /// Names of all candidates, best first.
     #[getter]
     fn ranking<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
-        let (quality, rest) = self.candidates.split_at(self.pool.len());
-        let (cost, utility) = rest.split_at(self.pool.len());
-        let ranking = Candidates { quality, cost, utility }.ranking(self.policy.objective, self.choice.model_id);
-        PyTuple::new(py, ranking.iter().map(|&model| self.pool[model as usize].bind(py)))
+        PyTuple::new(py, self.ranked().iter().map(|&model| self.shared.names[model as usize].bind(py)))
+    }
+
+    /// Standard error of `quality`, `None` where the router file has none.
+    #[getter]
+    fn quality_se(&self) -> Option<f32> {
+        self.shared.router.quality_se(self.clusters.as_slice(), self.choice.model_id)
+    }
+
+    /// Whether the lead over the second candidate is more than chance (95 %) at the precision of the calibration data;
+    /// `False` out of distribution, `None` without a second, for a least quality, or where the file has no errors.
+    #[getter]
+    fn resolved(&self) -> Option<bool> {
+        let margin = known(self.choice.margin)?;
+        let ranked = self.ranked();
+        let second = *ranked.get(1)?;
+        let models = [self.choice.model_id, second];
+        let is_resolved =
+            self.shared.router.is_resolved(self.policy.objective, self.clusters.as_slice(), models, margin)?;
+        Some(is_resolved && self.choice.in_distribution)
     }
 
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
@@ -143,7 +180,7 @@ impl Decision {
 /// The decisions of a batch as arrays, one row a query.
 #[pyclass(frozen, module = "centroute")]
 pub struct DecisionBatch {
-    pool: Pool,
+    shared: Arc<Shared>,
     /// Chosen model ids, int32 `[n]`.
     #[pyo3(get)]
     model_ids: Py<PyArray1<i32>>,
@@ -175,10 +212,10 @@ pub struct DecisionBatch {
 
 impl DecisionBatch {
     /// Hands the arrays over to Python without a copy.
-    pub fn new(py: Python<'_>, pool: Pool, batch: Batch, top_p: usize, generation: u64) -> PyResult<Self> {
-        let shape = [batch.model_ids.len(), top_p];
+    pub fn new(py: Python<'_>, shared: Arc<Shared>, batch: Batch, generation: u64) -> PyResult<Self> {
+        let shape = [batch.model_ids.len(), shared.router.top_p()];
         Ok(Self {
-            pool,
+            shared,
             model_ids: batch.model_ids.into_pyarray(py).unbind(),
             quality: batch.quality.into_pyarray(py).unbind(),
             cost: batch.cost.into_pyarray(py).unbind(),
@@ -198,7 +235,8 @@ impl DecisionBatch {
     #[getter]
     fn models<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let model_ids = self.model_ids.bind(py).readonly();
-        let names = model_ids.as_slice()?.iter().map(|&model| self.pool[model.cast_unsigned() as usize].bind(py));
+        let names =
+            model_ids.as_slice()?.iter().map(|&model| self.shared.names[model.cast_unsigned() as usize].bind(py));
         PyList::new(py, names)
     }
 

@@ -15,7 +15,7 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
 use pyo3::types::{PyDict, PySlice, PyString, PyTuple};
 
-use crate::decision::{Decision, DecisionBatch, Pool};
+use crate::decision::{Decision, DecisionBatch, Shared};
 use crate::embedder::{EmbedScratch, StaticEmbedder};
 use crate::errors::{DataError, PolicyError, raise};
 use crate::policy::Policy;
@@ -54,9 +54,8 @@ type Pair<'py> = (Bound<'py, PyArray2<f32>>, Bound<'py, PyArray2<f32>>);
 /// A validated router file, ready to decide. Immutable and shareable between threads.
 #[pyclass(frozen, module = "centroute._kernel")]
 pub struct Kernel {
-    router: Router,
+    shared: Arc<Shared>,
     default_policy: Arc<policy::Policy>,
-    pool: Pool,
     number: u64,
     #[pyo3(get)]
     generation: u64,
@@ -65,7 +64,7 @@ pub struct Kernel {
 impl Kernel {
     /// The loaded router.
     pub fn router(&self) -> &Router {
-        &self.router
+        &self.shared.router
     }
 
     /// A number that no other kernel of this process has.
@@ -78,23 +77,23 @@ impl Kernel {
     }
 
     fn is_heavy(&self, n_queries: usize) -> bool {
-        n_queries * self.router.centroids().rows().len() > DETACH_ABOVE
+        n_queries * self.router().centroids().rows().len() > DETACH_ABOVE
     }
 
     fn matrix<'py>(&self, embeddings: &Bound<'py, PyAny>) -> PyResult<Rows<'py>> {
         let matrix: Rows<'py> = float32("embeddings", embeddings, "[n, dim]")?;
-        self.router.check_dim(matrix.shape()[1]).map_err(raise)?;
+        self.router().check_dim(matrix.shape()[1]).map_err(raise)?;
         Ok(matrix)
     }
 
     /// Decides all rows, on as many threads as are asked for and worth it.
     fn decide(&self, queries: &[f32], policy: &BatchPolicy<'_>, threads: usize) -> Result<Batch, Error> {
-        let (dim, top_p) = (self.router.centroids().dim(), self.router.top_p());
+        let (dim, top_p) = (self.router().centroids().dim(), self.router().top_p());
         let mut batch = Batch::new(queries.len() / dim, top_p);
         let mut left = batch.rows(top_p);
         if threads <= 1 || queries.len() <= ROWS_PER_PART * dim {
             BUFFERS.with_borrow_mut(|buffers| {
-                self.router.route_batch(queries, 0, policy, &mut left, &mut buffers.route)
+                self.router().route_batch(queries, 0, policy, &mut left, &mut buffers.route)
             })?;
             return Ok(batch);
         }
@@ -107,7 +106,7 @@ impl Kernel {
         // What a row becomes does not depend on who decides it.
         let fault = FirstFault::new();
         in_parts(parts.into_iter(), threads, Scratch::default, |scratch, (first_row, queries, mut rows)| {
-            if let Err(error) = self.router.route_batch(queries, first_row, policy, &mut rows, scratch) {
+            if let Err(error) = self.router().route_batch(queries, first_row, policy, &mut rows, scratch) {
                 fault.keep(first_row, error);
             }
         });
@@ -122,7 +121,7 @@ impl Kernel {
         policy: &BatchPolicy<'_>,
         threads: usize,
     ) -> Result<Batch, Fault> {
-        let top_p = self.router.top_p();
+        let top_p = self.router().top_p();
         let mut batch = Batch::new(texts.len(), top_p);
         let mut left = batch.rows(top_p);
         let mut parts = Vec::with_capacity(texts.len().div_ceil(TEXTS_PER_PART));
@@ -135,7 +134,7 @@ impl Kernel {
         in_parts(parts.into_iter(), threads, Buffers::default, |buffers, (first_row, texts, mut rows)| {
             let done = self.embed_part(embedder, texts, first_row, buffers).and_then(|()| {
                 let Buffers { route, row: queries, .. } = buffers;
-                self.router.route_batch(queries, first_row, policy, &mut rows, route).map_err(Fault::Kernel)
+                self.router().route_batch(queries, first_row, policy, &mut rows, route).map_err(Fault::Kernel)
             });
             if let Err(error) = done {
                 fault.keep(first_row, error);
@@ -163,12 +162,12 @@ impl Kernel {
     }
 
     fn surface(&self) -> Option<&Surface> {
-        self.router.artifact().metadata.embedder.surface_features.as_ref()
+        self.router().artifact().metadata.embedder.surface_features.as_ref()
     }
 
     fn check_embedder(&self, embedder: &StaticEmbedder) -> PyResult<()> {
         let behind = if self.surface().is_some() { N_SURFACE_FEATURES } else { 0 };
-        self.router.check_dim(embedder.0.dim() + behind).map_err(raise)
+        self.router().check_dim(embedder.0.dim() + behind).map_err(raise)
     }
 
     /// The policy of a batch whose rows may have objectives and masks of their own, handed to `decide`.
@@ -182,7 +181,7 @@ impl Kernel {
         let alpha = own.alpha.map(|values| row_numbers("alpha", values, n_queries)).transpose()?;
         let amounts =
             own.willingness_to_pay.map(|values| row_numbers("willingness_to_pay", values, n_queries)).transpose()?;
-        let allow = own.allow.map(|values| row_masks(values, [n_queries, self.pool.len()])).transpose()?;
+        let allow = own.allow.map(|values| row_masks(values, [n_queries, self.shared.names.len()])).transpose()?;
         let objectives = match (&alpha, &amounts) {
             (Some(_), Some(_)) => return Err(raise(Error::PolicyConflict("alpha", "willingness_to_pay"))),
             (Some(values), None) => Some(RowObjectives::Alpha(values.as_slice()?)),
@@ -194,7 +193,7 @@ impl Kernel {
             // The rows' own objective decides which costs must be known.
             (policy, Some(objectives)) => {
                 let spec = policy.map(|policy| policy.spec().clone()).unwrap_or_default();
-                Arc::new(self.router.compile(&objectives.over(spec).map_err(raise)?).map_err(raise)?)
+                Arc::new(self.router().compile(&objectives.over(spec).map_err(raise)?).map_err(raise)?)
             }
         };
         let allowed = allow.as_ref().map(PyReadonlyArray::as_slice).transpose()?;
@@ -233,70 +232,71 @@ impl Kernel {
         let router = py.detach(|| Router::new(Artifact::from_bytes(data)?, search, isa)).map_err(raise)?;
         let default_policy = Arc::new(router.compile(&PolicySpec::default()).map_err(raise)?);
         let names = &router.artifact().metadata.models;
-        let pool = names.iter().map(|model| PyString::new(py, &model.name).unbind()).collect();
-        Ok(Self { router, default_policy, pool, number: NEXT_NUMBER.fetch_add(1, Ordering::Relaxed), generation })
+        let names = names.iter().map(|model| PyString::new(py, &model.name).unbind()).collect();
+        let shared = Arc::new(Shared { router, names });
+        Ok(Self { shared, default_policy, number: NEXT_NUMBER.fetch_add(1, Ordering::Relaxed), generation })
     }
 
     /// Names of the pool, in the order of the table columns.
     #[getter]
     fn models<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
-        PyTuple::new(py, self.pool.iter().map(|name| name.bind(py)))
+        PyTuple::new(py, self.shared.names.iter().map(|name| name.bind(py)))
     }
 
     #[getter]
     fn n_clusters(&self) -> usize {
-        self.router.centroids().n_clusters()
+        self.router().centroids().n_clusters()
     }
 
     #[getter]
     fn dim(&self) -> usize {
-        self.router.centroids().dim()
+        self.router().centroids().dim()
     }
 
     #[getter]
     fn top_p(&self) -> usize {
-        self.router.top_p()
+        self.router().top_p()
     }
 
     #[getter]
     fn beta(&self) -> f32 {
-        self.router.artifact().metadata.beta
+        self.router().artifact().metadata.beta
     }
 
     /// Name of the instruction set in use.
     #[getter]
     fn simd(&self) -> &'static str {
-        self.router.centroids().isa().name()
+        self.router().centroids().isa().name()
     }
 
     /// Precision in which one query is searched.
     #[getter]
     fn precision(&self) -> &'static str {
-        self.router.centroids().precision().name()
+        self.router().centroids().precision().name()
     }
 
     /// How the file stores the centroids.
     #[getter]
     fn stored_precision(&self) -> &'static str {
-        self.router.artifact().precision.name()
+        self.router().artifact().precision.name()
     }
 
     /// Name, dim and fingerprint (`None` for embeddings from outside) of the embedder it was fitted on.
     #[getter]
     fn embedder(&self) -> (&str, usize, Option<&str>) {
-        let embedder = &self.router.artifact().metadata.embedder;
+        let embedder = &self.router().artifact().metadata.embedder;
         (&embedder.name, embedder.dim, embedder.fingerprint.as_deref())
     }
 
     /// The metadata JSON as it stands in the file.
     #[getter]
     fn metadata_json(&self) -> &str {
-        &self.router.artifact().metadata_json
+        &self.router().artifact().metadata_json
     }
 
     /// Copies of the tensors by name, float32.
     fn tensors<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let (artifact, centroids) = (self.router.artifact(), self.router.centroids());
+        let (artifact, centroids) = (self.router().artifact(), self.router().centroids());
         let cells = [centroids.n_clusters(), artifact.n_models()];
         let tensors = PyDict::new(py);
         let add = |name: &str, values: &[f32], shape: [usize; 2]| {
@@ -306,6 +306,9 @@ impl Kernel {
         add("quality", &artifact.quality.cells, cells)?;
         add("cost", &artifact.cost.cells, cells)?;
         add("count", &artifact.count, cells)?;
+        if let Some(errors) = &artifact.quality_se {
+            add("quality_se", errors, cells)?;
+        }
         add("frontier", artifact.frontier.as_flattened(), [artifact.frontier.len(), 3])?;
         tensors.set_item("prior_quality", PyArray1::from_slice(py, &artifact.quality.prior))?;
         tensors.set_item("prior_cost", PyArray1::from_slice(py, &artifact.cost.prior))?;
@@ -322,8 +325,8 @@ impl Kernel {
         // slice is gone. Counting the borrow, as for batches, would take 4 % of the decision.
         let query = unsafe { array.as_slice() }?;
         BUFFERS.with_borrow_mut(|Buffers { route: scratch, .. }| {
-            let choice = self.router.route(query, &policy, scratch).map_err(raise)?;
-            Ok(Decision::new(Arc::clone(&self.pool), policy, choice, scratch, self.generation))
+            let choice = self.router().route(query, &policy, scratch).map_err(raise)?;
+            Ok(Decision::new(Arc::clone(&self.shared), policy, choice, scratch, self.generation))
         })
     }
 
@@ -351,7 +354,7 @@ impl Kernel {
             let decide = || self.decide(queries, policy, threads);
             if self.is_heavy(n_queries) { py.detach(decide) } else { decide() }.map_err(raise)
         })?;
-        DecisionBatch::new(py, Arc::clone(&self.pool), batch, self.top_p(), self.generation)
+        DecisionBatch::new(py, Arc::clone(&self.shared), batch, self.generation)
     }
 
     /// Decides one text; the interpreter lock is released while a longer one is embedded.
@@ -371,14 +374,14 @@ impl Kernel {
             row.resize(self.dim(), 0.0);
             let mut decide = || {
                 if embedder.embed_row(utf8, self.surface(), embed, row) {
-                    self.router.route(row, &policy, route).map_err(Fault::Kernel)
+                    self.router().route(row, &policy, route).map_err(Fault::Kernel)
                 } else {
                     Err(Fault::Text(0))
                 }
             };
             let choice = if utf8.len() > DETACH_ABOVE_BYTES { py.detach(decide) } else { decide() };
             match choice {
-                Ok(choice) => Ok(Decision::new(Arc::clone(&self.pool), policy, choice, route, self.generation)),
+                Ok(choice) => Ok(Decision::new(Arc::clone(&self.shared), policy, choice, route, self.generation)),
                 Err(Fault::Text(_)) => Err(unroutable(0, text)),
                 Err(Fault::Kernel(error)) => Err(raise(error)),
             }
@@ -409,7 +412,7 @@ impl Kernel {
                 Err(Fault::Kernel(error)) => Err(raise(error)),
             }
         })?;
-        DecisionBatch::new(py, Arc::clone(&self.pool), batch, self.top_p(), self.generation)
+        DecisionBatch::new(py, Arc::clone(&self.shared), batch, self.generation)
     }
 
     /// Nanoseconds that one text takes to be tokenized, embedded and decided, each with a clock reading.
@@ -425,7 +428,7 @@ impl Kernel {
             let tokenized = Instant::now();
             embedder.embed_tokens(text, self.surface(), embed, row);
             let embedded = Instant::now();
-            self.router.route(row, &policy, route).map_err(raise)?;
+            self.router().route(row, &policy, route).map_err(raise)?;
             let decided = Instant::now();
             let nanoseconds = |from: Instant, to: Instant| to.duration_since(from).as_nanos() as u64;
             Ok((nanoseconds(started, tokenized), nanoseconds(tokenized, embedded), nanoseconds(embedded, decided)))
@@ -442,11 +445,11 @@ impl Kernel {
     fn predict<'py>(&self, py: Python<'py>, embeddings: &Bound<'py, PyAny>) -> PyResult<Pair<'py>> {
         let embeddings = self.matrix(embeddings)?;
         let queries = embeddings.as_slice()?;
-        let shape = [embeddings.shape()[0], self.pool.len()];
+        let shape = [embeddings.shape()[0], self.shared.names.len()];
         let (mut quality, mut cost) = (vec![0.0; shape[0] * shape[1]], vec![0.0; shape[0] * shape[1]]);
         let mut predict = || {
             BUFFERS.with_borrow_mut(|buffers| {
-                self.router.predict_batch(queries, &mut quality, &mut cost, &mut buffers.route)
+                self.router().predict_batch(queries, &mut quality, &mut cost, &mut buffers.route)
             })
         };
         if self.is_heavy(shape[0]) { py.detach(predict) } else { predict() }.map_err(raise)?;
