@@ -24,8 +24,8 @@ QUERIES = (QUERY, "Translate into French: where is the station?", "What is the c
 
 # As the design names them.
 ROUTE_KEYS = {
-    "model", "quality", "cost_usd", "margin", "similarity", "in_distribution", "clusters", "ranking",
-    "generation",
+    "model", "quality", "quality_se", "cost_usd", "margin", "resolved", "similarity", "in_distribution",
+    "clusters", "ranking", "generation",
 }  # fmt: skip
 EVALUATE_KEYS = {
     "n_queries", "n_left_out", "accuracy", "mean_cost_usd", "best_single", "oracle", "random",
