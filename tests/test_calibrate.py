@@ -3,15 +3,19 @@
 import os
 import subprocess
 import sys
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from centroute import Artifact, DataError, Policy, PolicyError, Router
-from centroute.calibrate import calibrate, selection, spherical_kmeans
+from centroute import Artifact, DataError, Policy, PolicyError, Router, _reference
+from centroute.calibrate import calibrate, pipeline, selection, spherical_kmeans
+from centroute.calibrate.assignment import blend, nearest_clusters, softmax_weights
+from centroute.calibrate.frontier import FRONTIER_POINTS, exchange_rates, willingness_amounts
 from centroute.calibrate.kmeans import nearest
+from centroute.calibrate.ridge import NormalEquations, learned_tables
 from centroute.calibrate.settings import Asked, Settings
 from centroute.calibrate.tables import cluster_means, mean_tables
 from centroute.datasets import Outcomes, split_by_text, synthetic_outcomes
@@ -118,6 +122,81 @@ def test_shrinkage_draws_small_cells_to_the_mean():
     np.testing.assert_allclose(means[:, 0], [(1 + 9 * 0.01) / 10, 9 * 0.01 / 108])
 
 
+def soft(n=60, n_clusters=5, top_p=3, seed=0):
+    rng = np.random.default_rng(seed)
+    rows, centroids = unit(rng.standard_normal((n, 8))), unit(rng.standard_normal((n_clusters, 8)))
+    ids, similarities = nearest_clusters(rows, centroids, top_p)
+    return rows, centroids, ids, softmax_weights(similarities, 9.0)
+
+
+def dense(ids, weights, n_clusters):
+    full = np.zeros((len(ids), n_clusters))
+    np.put_along_axis(full, ids.astype(np.intp), weights, axis=1)
+    return full
+
+
+@pytest.mark.parametrize(("n_clusters", "top_p"), [(1, 1), (2, 1), (5, 3), (33, 33), (33, 16)])
+def test_rows_are_assigned_as_the_reference_does(n_clusters, top_p):
+    rows, centroids, ids, weights = soft(40, n_clusters, top_p)
+    table = np.random.default_rng(1).random((n_clusters, 3))
+    blended = blend(ids, weights, table)
+    for row, query in enumerate(rows):
+        near, wanted, _ = _reference.assign(query, centroids, top_p, 9.0)
+        assert ids[row].tolist() == near.tolist()
+        np.testing.assert_allclose(weights[row], wanted, rtol=1e-4)
+        np.testing.assert_allclose(blended[row], wanted @ table[near], rtol=1e-4)
+
+
+def test_the_lower_cluster_wins_a_tie():
+    centroids = unit(np.array([[1, 0], [1, 1], [1, 0], [1, 0]]))
+    ids, _ = nearest_clusters(centroids[:1], centroids, 3)
+    assert ids.tolist() == [[0, 2, 3]]
+
+
+@pytest.mark.parametrize("shrinkage", [0.01, 1.0, 100.0])
+def test_learned_cells_solve_the_regularised_equations_of_what_was_observed(shrinkage):
+    _, _, ids, weights = soft()
+    full = dense(ids, weights, 5)
+    rng = np.random.default_rng(2)
+    values = rng.random((60, 4))
+    values[::3, 1], values[::4, 2], values[:, 3] = np.nan, np.nan, np.nan
+    equations = NormalEquations.of(ids, weights, values, n_clusters=5)
+    cells = equations.solve(shrinkage)
+    for column in range(3):
+        known = ~np.isnan(values[:, column])
+        inputs, prior = full[known], values[known, column].mean()
+        wanted = np.linalg.solve(
+            inputs.T @ inputs + shrinkage * np.eye(5), inputs.T @ (values[known, column] - prior)
+        )
+        np.testing.assert_allclose(cells[:, column], wanted + prior, rtol=1e-9)
+        np.testing.assert_allclose(equations.count[:, column], inputs.sum(axis=0))
+    assert np.isnan(cells[:, 3]).all()
+    assert np.isnan(equations.prior[3])
+
+
+def test_learned_cells_of_whole_assignments_are_shrunk_means():
+    labels = np.random.default_rng(0).integers(0, 6, 80).astype(np.int32)
+    values = np.random.default_rng(1).random((80, 3))
+    values[::5, 0] = np.nan
+    wanted, count, prior = cluster_means(labels, values, n_clusters=7, shrinkage=2.5)
+    equations = NormalEquations.of(labels[:, None], np.ones((80, 1)), values, n_clusters=7)
+    np.testing.assert_allclose(equations.solve(2.5), wanted)
+    np.testing.assert_allclose(equations.count, count)
+    np.testing.assert_allclose(equations.prior, prior)
+
+
+def test_learned_tables_stay_in_range_and_a_cluster_without_rows_keeps_the_prior():
+    ids = np.array([[0, 1], [0, 1], [1, 0]], dtype=np.int32)
+    weights = np.array([[0.6, 0.4], [0.5, 0.5], [0.9, 0.1]])
+    scores = np.array([[1, 0], [0, 1], [1, 1]], dtype=np.float32)
+    costs = np.array([[1e-3, np.nan], [1e-6, np.nan], [1e-6, np.nan]])
+    tables = learned_tables(ids, weights, scores, costs, n_clusters=3, shrinkage=0.0)
+    assert ((tables.quality >= 0) & (tables.quality <= 1)).all()
+    assert (tables.cost[:, 0] >= 0).all()
+    np.testing.assert_allclose(tables.quality[2], [2 / 3, 2 / 3])
+    assert np.isnan(tables.cost[:, 1]).all()
+
+
 # Selection
 
 
@@ -132,11 +211,45 @@ def test_selection_takes_the_simplest_within_one_standard_error():
 
 
 def test_candidates_hold_what_the_caller_fixed():
-    choices = selection.candidates(5000, Asked(n_clusters=7, top_p=2, beta=3.0, shrinkage=1.5))
-    assert choices == [Settings(7, 2, 3.0, 1.5, weight) for weight in selection.SURFACE_WEIGHTS]
-    assert max(choice.n_clusters for choice in selection.candidates(100, Asked())) <= 8
-    assert all(choice.top_p <= choice.n_clusters for choice in selection.candidates(100, Asked(top_p=50)))
-    assert {choice.n_clusters for choice in selection.candidates(3, Asked())} == {1}
+    asked = Asked(n_clusters=64, top_p=2, beta=3.0, shrinkage=1.5)
+    for method, learned in (("means", False), ("learned", True)):
+        choices = selection.candidates(method, 5000, asked)
+        wanted = [Settings(64, 2, 3.0, 1.5, w, learned=learned) for w in selection.SURFACE_WEIGHTS]
+        assert choices == wanted
+    assert max(choice.n_clusters for choice in selection.candidates("auto", 100, Asked())) <= 8
+    for choice in selection.candidates("auto", 100, Asked(top_p=50)):
+        assert choice.top_p <= choice.n_centroids
+    assert {choice.n_clusters for choice in selection.candidates("auto", 3, Asked())} == {1}
+
+
+def test_auto_tries_both_methods_each_setting_once_simplest_first():
+    both = selection.candidates("auto", 5000, Asked())
+    apart = [selection.candidates(method, 5000, Asked()) for method in ("means", "learned")]
+    assert set(both) == set(apart[0]) | set(apart[1])
+    assert len(both) == len(set(both))
+    assert {choice.learned for choice in apart[0]} == {False}
+    assert {choice.n_coarse for choice in apart[1]} == {0, 8, 16}
+    assert [choice.n_centroids for choice in both] == sorted(choice.n_centroids for choice in both)
+
+
+@pytest.mark.parametrize("with_grid", [True, False])
+def test_worth_is_the_mean_over_the_grid_of_score_less_cost(with_grid):
+    rng = np.random.default_rng(0)
+    predicted = rng.random((50, 6))
+    scores = rng.random((50, 3)).astype(np.float32)
+    costs = rng.random((50, 3))
+    scores[::7, 1], costs[::5, 2] = np.nan, np.nan
+    grid = np.array([0.5, 2.0]) if with_grid else np.zeros(0)
+    wanted = np.empty((50, 1 + len(grid)))
+    for row in range(50):
+        for step, amount in enumerate([np.inf, *grid]):
+            chosen = int(np.argmax(predicted[row, :3] - predicted[row, 3:] / amount))
+            paid = 0.0 if amount == np.inf else costs[row, chosen] / amount
+            wanted[row, step] = scores[row, chosen] - paid
+    known = ~np.isnan(wanted)
+    means = np.where(known, wanted, 0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
+    found = selection.worth(predicted, scores, costs, grid)
+    np.testing.assert_allclose(found, np.where(known.any(axis=1), means, np.nan))
 
 
 def test_exchange_grid_spans_the_hull_and_is_empty_without_costs():
@@ -145,6 +258,31 @@ def test_exchange_grid_spans_the_hull_and_is_empty_without_costs():
     np.testing.assert_allclose(grid[[0, -1]], [0.01 / 2, 0.05 * 2])
     assert len(selection.exchange_grid(quality, cost * np.nan)) == 0
     assert len(selection.exchange_grid(quality, cost[::-1])) == 0, "the best is the cheapest"
+
+
+@pytest.mark.parametrize("n_models", [1, 2, 7])
+def test_decisions_change_at_the_exchange_rates_and_nowhere_else(n_models):
+    rng = np.random.default_rng(n_models)
+    for _ in range(50):
+        quality, cost = rng.random((1, n_models)), rng.random((1, n_models))
+        rates = exchange_rates(quality, cost)
+        assert (np.diff(rates) >= 0).all()
+        edges = np.concatenate([[0.0], rates, [1e9]])
+        chosen = [
+            [int(np.argmax(amount * quality[0] - cost[0])) for amount in np.linspace(low, high, 7)[1:-1]]
+            for low, high in pairwise(edges)
+        ]
+        assert all(len(set(between)) == 1 for between in chosen), "no change between two rates"
+        assert len({between[0] for between in chosen}) == len(chosen), "a change at each rate"
+
+
+def test_amounts_ascend_from_nothing_to_quality_first():
+    rng = np.random.default_rng(0)
+    amounts = willingness_amounts(rng.random((300, 4)), rng.random((300, 4)))
+    assert amounts[0] == 0
+    assert (np.diff(amounts) > 0).all()
+    assert len(amounts) == FRONTIER_POINTS
+    assert willingness_amounts(np.ones((5, 2)), np.ones((5, 2))).tolist() == [0.0]
 
 
 # The whole
@@ -156,11 +294,12 @@ def test_the_same_seed_gives_the_same_bytes(sample):
     assert calibrate(sample, method="means", seed=5).to_bytes() != first
 
 
-def test_threads_and_hash_seed_do_not_change_the_bytes(tmp_path):
+@pytest.mark.parametrize("method", ["auto", "learned"])
+def test_threads_and_hash_seed_do_not_change_the_bytes(method, tmp_path):
     script = (
         "import sys; from centroute.calibrate import calibrate;"
         "from centroute.datasets import synthetic_outcomes;"
-        "calibrate(synthetic_outcomes(n_queries=600)).save(sys.argv[1])"
+        f"calibrate(synthetic_outcomes(n_queries=600), method='{method}').save(sys.argv[1])"
     )
     written = []
     for threads in ("1", "2"):
@@ -198,6 +337,60 @@ def test_without_refit_the_holdout_stays_out_of_the_tables(sample):
     refitted = calibrate(sample, method="means", n_clusters=8)
     assert refitted.count.sum() == sample.n_queries * sample.n_models
     assert refitted.report["evaluation"] == artifact.report["evaluation"], "measured before the refit"
+
+
+def test_learned_tables_predict_what_the_kernel_blends(sample):
+    artifact = calibrate(
+        sample, method="learned", n_clusters=16, top_p=8, beta=20.0, shrinkage=3.0, holdout=0
+    )
+    assert artifact.method["name"] == artifact.method["requested"] == "learned"
+    router = Router.from_artifact(artifact)
+    rows = router.embed(sample.queries)
+    ids, similarities = nearest_clusters(rows, artifact.centroids, 8)
+    weights = softmax_weights(similarities, 20.0)
+    tables = learned_tables(ids, weights, sample.scores, sample.costs, n_clusters=16, shrinkage=3.0)
+    np.testing.assert_allclose(artifact.quality, tables.quality, atol=1e-5)
+    np.testing.assert_allclose(artifact.count.sum(), sample.n_queries * sample.n_models, rtol=1e-5)
+    trusted = router.route_embeddings(rows).in_distribution
+    quality, cost = router.predict(rows)
+    np.testing.assert_allclose(quality[trusted], blend(ids, weights, tables.quality)[trusted], atol=1e-4)
+    np.testing.assert_allclose(cost[trusted], blend(ids, weights, tables.cost)[trusted], rtol=1e-3)
+
+
+def test_learned_tables_blend_closer_to_the_outcomes_than_means(sample):
+    errors = {}
+    for method in ("means", "learned"):
+        artifact = calibrate(
+            sample, method=method, n_clusters=32, top_p=16, beta=9.0, shrinkage=1.0, refit=False
+        )
+        router = Router.from_artifact(artifact)
+        _, rows = split_by_text(sample, holdout=0.3, seed=0)
+        held_out = sample.subset(rows)
+        quality, _ = router.predict(router.embed(held_out.queries))
+        errors[method] = ((quality - held_out.scores) ** 2).mean()
+    assert errors["learned"] < errors["means"]
+
+
+def test_several_resolutions_stand_in_one_table(sample):
+    fit = Settings(32, 8, 9.0, 3.0, n_coarse=4, learned=True)
+    rows = unit(np.random.default_rng(0).standard_normal((sample.n_queries, 16)))
+    centroids, tables = pipeline._tables(rows, sample, fit, seed=0)
+    assert centroids.shape == (36, 16)
+    assert tables.quality.shape == (36, sample.n_models)
+    assert centroids[32:].tobytes() == spherical_kmeans(rows, n_clusters=4, seed=0).centroids.tobytes()
+
+
+def test_scores_missing_at_random_hardly_move_learned_tables():
+    rng = np.random.default_rng(0)
+    _, _, ids, weights = soft(n=3000, n_clusters=6)
+    scores = (rng.random((3000, 2)) < 0.3 + 0.4 * (ids[:, :1] % 2)).astype(np.float32)
+    some = np.where(rng.random(scores.shape) < 0.5, np.nan, scores).astype(np.float32)
+    costs = np.full((3000, 2), np.nan)
+    whole, partial = (
+        learned_tables(ids, weights, observed, costs, n_clusters=6, shrinkage=3.0).quality
+        for observed in (scores, some)
+    )
+    assert np.abs(whole - partial).max() < 0.15
 
 
 def test_the_report_says_what_was_done(sample):
@@ -269,7 +462,7 @@ def test_costs_unknown_for_a_model_stay_unknown():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"method": "magic"}, "method 'magic': wanted one of auto, means, avengers-pro"),
+        ({"method": "magic"}, "method 'magic': wanted one of auto, learned, means, avengers-pro"),
         ({"holdout": 1.0}, "holdout 1.0"),
         ({"holdout": -0.1}, "holdout -0.1"),
         ({"seed": -1}, "seed -1"),

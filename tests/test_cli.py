@@ -29,7 +29,8 @@ ROUTE_KEYS = {
 }  # fmt: skip
 EVALUATE_KEYS = {
     "n_queries", "n_left_out", "accuracy", "mean_cost_usd", "best_single", "oracle", "random",
-    "headroom_captured", "models", "frontier", "interval_95",
+    "headroom_captured", "models", "frontier", "interval_95", "metrics", "gain_over_best_single",
+    "macro_accuracy", "datasets", "best_per_dataset", "alpha_rule", "knn", "avengers_pro", "calibration",
 }  # fmt: skip
 POLICY_FLAGS = (
     "--alpha", "--willingness-to-pay", "--max-mean-cost", "--min-quality", "--max-cost", "--allow", "--deny",
@@ -41,7 +42,7 @@ OPTIONS = {
         "--output", "--embedder", "--method", "--clusters", "--top-p", "--holdout", "--seed", "--no-refit",
         "--default-policy",
     ),
-    "evaluate": ("--json", *POLICY_FLAGS),
+    "evaluate": ("--json", "--report", "--plot", "--calibration", *POLICY_FLAGS),
     "route": ("--json", *POLICY_FLAGS),
     "inspect": ("--json",),
 }  # fmt: skip

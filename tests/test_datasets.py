@@ -41,6 +41,9 @@ def assert_same(left: Outcomes, right: Outcomes) -> None:
         assert getattr(left, field) == getattr(right, field)
     np.testing.assert_array_equal(left.scores, right.scores)
     np.testing.assert_array_equal(left.costs, right.costs)
+    assert (left.tokens is None) == (right.tokens is None)
+    if left.tokens is not None:
+        np.testing.assert_array_equal(left.tokens, right.tokens)
 
 
 # Outcomes themselves.
@@ -96,6 +99,9 @@ def test_an_unknown_cost_stays_unknown_and_zero_stays_zero() -> None:
         ({"scores": [[1, np.nan]] * 3}, "no score was observed for 'small'"),
         ({"costs": [[0, 0], [0, 0], [-1e-9, 0]]}, r"cost -1e-09 of model 'large' on query 2 \(id '3'\)"),
         ({"costs": [[0, 0], [0, np.inf], [0, 0]]}, "cost inf of model 'small' on query 1"),
+        ({"tokens": np.ones((3, 2))}, r"tokens has shape \(3, 2\), wanted \(3, 2, 2\)"),
+        ({"tokens": np.full((3, 2, 2), -1)}, "input token count -1.0 of model 'large' on query 0"),
+        ({"tokens": np.full((3, 2, 2), np.inf)}, "input token count inf of model 'large' on query 0"),
     ],
 )
 def test_outcomes_refuse(changes: dict[str, Any], message: str) -> None:
@@ -110,6 +116,14 @@ def test_subset_keeps_the_pool_and_the_given_order() -> None:
     assert part.models == made().models
     np.testing.assert_array_equal(part.scores, made().scores[[2, 0]])
     np.testing.assert_array_equal(part.costs, made().costs[[2, 0]])
+
+
+def test_subset_keeps_token_counts() -> None:
+    tokens = np.arange(12.0).reshape(3, 2, 2)
+    part = made(tokens=tokens).subset([2, 0])
+    assert part.tokens is not None
+    np.testing.assert_array_equal(part.tokens, tokens[[2, 0]])
+    assert made().subset([0]).tokens is None
 
 
 def test_subset_keeps_a_model_that_it_does_not_observe() -> None:
@@ -201,6 +215,23 @@ def test_a_cost_without_a_score_is_kept(write: Writer) -> None:
     assert outcomes.models == ("small", "large")
     assert np.isnan(outcomes.scores[0, 1])
     assert outcomes.costs[0, 1] == 0.002
+
+
+def test_reads_token_counts(write: Writer) -> None:
+    outcomes = read_jsonl(
+        write(
+            changed(tokens={"large": [12, 300], "small": [12, None]}),
+            changed(tokens=None),
+            changed(tokens={"small": None}),
+        )
+    )
+    nan = np.nan
+    unknown = [[nan, nan], [nan, nan]]
+    np.testing.assert_array_equal(outcomes.tokens, [[[12, 300], [12, nan]], unknown, unknown])
+
+
+def test_without_token_counts_there_are_none(write: Writer) -> None:
+    assert read_jsonl(write(GOOD)).tokens is None
 
 
 def test_blank_lines_are_skipped_but_counted(write: Writer) -> None:
@@ -320,6 +351,26 @@ BAD_LINES: dict[str, tuple[Any, str]] = {
     "dataset_is_a_list": (changed(dataset=["a"]), ", dataset: must be a string, got a list of 1"),
     "id_is_true": (changed(id=True), ", id: must be a string, got true"),
     "id_is_a_fraction": (changed(id=1.5), ", id: must be a string, got the number 1.5"),
+    "tokens_is_a_list": (
+        changed(tokens=[1, 2]),
+        ", tokens: must be an object of model and .*, got a list of 2",
+    ),
+    "tokens_is_one_number": (
+        changed(tokens={"large": 12}),
+        r", tokens\['large'\]: must be \[input tokens, output tokens\], got the number 12",
+    ),
+    "tokens_are_three": (
+        changed(tokens={"large": [1, 2, 3]}),
+        r", tokens\['large'\]: must be \[input tokens, output tokens\], got a list of 3",
+    ),
+    "negative_tokens": (
+        changed(tokens={"large": [1, -2]}),
+        r", tokens\['large'\]: -2\.0 is not a finite number of tokens",
+    ),
+    "tokens_are_true": (
+        changed(tokens={"large": [True, 2]}),
+        r", tokens\['large'\]: must be a number, got true",
+    ),
     "invalid_utf8": (b'{"query": "caf\xe9"}', ": not UTF-8: byte 0xe9 at position 15"),
     "utf8_encoded_surrogate": (b'{"query": "\xed\xa0\x80"}', ": not UTF-8: byte 0xed"),
 }
@@ -424,7 +475,7 @@ def test_read_outcomes_reads_jsonl(write: Writer) -> None:
     assert read_outcomes(str(write(GOOD, name="data.JSONL.gz"))).n_queries == 1
 
 
-@pytest.mark.parametrize("name", ["data.csv", "data", "data.json", "data.gz"])
+@pytest.mark.parametrize("name", ["data.tsv", "data", "data.jsonl.bz2", "data.gz"])
 def test_read_outcomes_refuses_an_unknown_suffix_and_lists_the_known(tmp_path: Path, name: str) -> None:
     (tmp_path / name).touch()
     with pytest.raises(DataError, match=r"unknown suffix .* read from \.jsonl, \.jsonl\.gz"):
@@ -473,6 +524,16 @@ def test_round_trip_is_exact(
 def test_round_trip_keeps_a_pool_order_that_is_not_the_order_of_appearance(tmp_path: Path) -> None:
     outcomes = made(scores=np.array([[np.nan, 1], [1, 1], [1, 1]], dtype=np.float32))
     write_jsonl(outcomes, tmp_path / "data.jsonl")
+    assert_same(read_jsonl(tmp_path / "data.jsonl"), outcomes)
+
+
+def test_round_trip_of_token_counts(tmp_path: Path) -> None:
+    tokens = np.full((3, 2, 2), np.nan)
+    tokens[0, 0] = 12, 340
+    tokens[1, 1, 0] = 7.5
+    outcomes = made(tokens=tokens)
+    write_jsonl(outcomes, tmp_path / "data.jsonl")
+    assert '"tokens": {"large": [12, 340]}' in (tmp_path / "data.jsonl").read_text()
     assert_same(read_jsonl(tmp_path / "data.jsonl"), outcomes)
 
 

@@ -1,6 +1,7 @@
 """Figures of an evaluation, worked out by hand on a tiny set."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from centroute import Artifact, DataError, Policy, Router
 from centroute.artifact import EmbedderId, PoolModel
 from centroute.datasets import Outcomes
-from centroute.evaluate import evaluate
+from centroute.evaluate import baselines, evaluate, metrics
 from centroute.evaluate.frontier import willingness_grid
 
 AXES = np.eye(2, dtype=np.float32)
@@ -123,3 +124,202 @@ def test_the_grid_runs_from_always_cheapest_to_quality_first():
     highest = (grid[-1] * quality - cost).argmax(axis=1)
     np.testing.assert_array_equal(highest, quality.argmax(axis=1))
     assert willingness_grid(quality[:, :1], cost[:, :1]).tolist() == [0.0]
+
+
+# Metrics, intervals and the paired comparison in the evaluation.
+
+
+def named(outcomes, *datasets):
+    return replace(outcomes, datasets=datasets)
+
+
+def test_metrics_by_hand():
+    result = evaluate(two_clusters(), outcomes_of(SCORES, COSTS), embeddings=ROWS).to_json()
+    found = result["metrics"]
+    # Always b scores .5 at .001, quality first scores .75 at .0105; a alone scores .5 at .02.
+    # The hull is level at .75 from .0105 on: (.0095 · .625 + .0095 · .75) / .019.
+    assert found["aiq"] == pytest.approx(0.6875)
+    # b, the weak model, is as good as a, the strong one: there is no gap to recover.
+    assert [found[name] for name in ("apgr", "cpt_50", "cpt_80")] == [None] * 3
+    assert found["perf_gain"] == pytest.approx(0.5)
+    assert found["cost_save"] == pytest.approx(0.95)
+    assert found["pareto_dist"] == 0
+    # 10.5 USD per 1,000 queries.
+    assert found["arena"] == pytest.approx(metrics.arena(0.75, 0.0105))
+    assert result["gain_over_best_single"]["accuracy"] == pytest.approx(0.25)
+    low, high = result["gain_over_best_single"]["interval_95"]
+    assert low <= 0.25 <= high
+    # One win among four: the one difference has either sign with the same chance.
+    assert result["gain_over_best_single"]["p_value"] == 1.0
+
+
+def test_the_gap_to_the_strong_of_two_models_is_over_the_share_of_its_calls():
+    scores = [[1, 0], [1, 1], [1, 1], [1, 0]]
+    found = evaluate(two_clusters(), outcomes_of(scores, COSTS), embeddings=ROWS).metrics
+    # Weak .5, strong 1; half of the calls go to a and recover half of the gap.
+    assert found.apgr == pytest.approx(0.25 * 0.5 + 0.5 * 0.5)
+    assert found.cpt_50 == pytest.approx(0.5)
+    assert found.cpt_80 is None
+
+
+def test_unknown_costs_leave_only_what_needs_none():
+    unknown = [[np.nan, np.nan]] * 4
+    found = evaluate(two_clusters(), outcomes_of(SCORES, unknown), embeddings=ROWS).to_json()
+    known = {name for name, value in found["metrics"].items() if value is not None}
+    assert known == {"perf_gain"}
+    assert found["metrics"]["perf_gain"] == pytest.approx(0.5)
+    assert found["alpha_rule"]["frontier"] == []
+    assert found["alpha_rule"]["aiq"] is None
+
+
+# Datasets.
+
+
+def test_macro_weighs_datasets_and_micro_queries():
+    outcomes = named(outcomes_of(SCORES, COSTS), "x", "x", "x", "y")
+    result = evaluate(two_clusters(), outcomes, embeddings=ROWS).to_json()
+    assert (result["accuracy"], result["macro_accuracy"]) == (0.75, 0.5)
+    x, y = result["datasets"]
+    assert (x["name"], x["n_queries"], x["accuracy"], x["oracle_accuracy"]) == ("x", 3, 1.0, 1.0)
+    assert x["best_single_accuracy"] == pytest.approx(2 / 3)
+    # a and b both score two of three there: the cheaper one.
+    assert x["best_model"] == {"model": "b", "accuracy": pytest.approx(2 / 3)}
+    assert (y["name"], y["n_queries"], y["accuracy"]) == ("y", 1, 0.0)
+    assert result["best_per_dataset"]["chosen_on"] == "data"
+    assert result["best_per_dataset"]["accuracy"] == pytest.approx(0.5)
+
+
+def test_without_names_of_datasets_there_are_no_figures_by_dataset():
+    result = evaluate(two_clusters(), outcomes_of(SCORES, COSTS), embeddings=ROWS).to_json()
+    assert result["datasets"] == []
+    assert result["macro_accuracy"] is None
+    assert result["best_per_dataset"] is None
+
+
+def test_the_best_model_per_dataset_is_chosen_on_the_calibration_data_where_it_is_given():
+    outcomes = named(outcomes_of(SCORES, COSTS), "x", "x", "y", "z")
+    # By the calibration data a is best on x and b on y; it has no z, which goes to the best single model.
+    seen = named(outcomes_of([[1, 0], [1, 0], [0, 1], [0, 1]], COSTS), "x", "x", "y", "y")
+    result = evaluate(
+        two_clusters(), outcomes, embeddings=ROWS, calibration=seen, calibration_embeddings=ROWS
+    )
+    assert result.best_per_dataset_by == "calibration"
+    assert result.best_per_dataset.accuracy == pytest.approx((1 + 1 + 1 + 0) / 4)
+    assert result.best_per_dataset.mean_cost_usd == pytest.approx((3 * 0.02 + 0.001) / 4)
+
+
+# Baselines that are fitted.
+
+
+def test_baselines_that_need_calibration_data_are_absent_without_it():
+    result = evaluate(two_clusters(), outcomes_of(SCORES, COSTS), embeddings=ROWS).to_json()
+    assert result["knn"] is None
+    assert result["avengers_pro"] is None
+    assert result["calibration"] is None
+    assert result["alpha_rule"]["accuracy"] == 0.75
+    assert [point["alpha"] for point in result["alpha_rule"]["frontier"]] == pytest.approx(
+        np.linspace(0, 1, 21)
+    )
+
+
+def seen_often(n):
+    """Calibration data in which a is right on the first axis and b on the second."""
+    scores, rows = [[1, 0]] * n + [[0, 1]] * n, AXES[[0] * n + [1] * n]
+    jitter = np.random.default_rng(0).normal(scale=0.01, size=rows.shape)
+    return outcomes_of(scores, [[0.02, 0.001]] * (2 * n)), (rows + jitter).astype(np.float32)
+
+
+def test_knn_and_avengers_pro_are_fitted_to_the_calibration_data():
+    seen, rows = seen_often(60)
+    # This router's own tables are wrong: they know nothing of a.
+    router = two_clusters(prior_quality=(0.1, 0.5), cost=((0.01, 0.001), (0.01, 0.001)))
+    result = evaluate(
+        router, outcomes_of(SCORES, COSTS), embeddings=ROWS, calibration=seen, calibration_embeddings=rows
+    )
+    for baseline in (result.knn, result.avengers_pro):
+        assert baseline.accuracy == 0.75
+        assert baseline.mean_cost_usd == pytest.approx(0.0105)
+        number, accuracy, cost = baseline.points[0]
+        assert (number, accuracy, cost) == (0.0, 0.5, pytest.approx(0.001))
+        assert baseline.points[-1][1:] == (0.75, pytest.approx(0.0105))
+        assert baseline.aiq == pytest.approx(0.6875)
+    assert (result.knn.trade_off, result.avengers_pro.trade_off) == ("willingness_to_pay", "alpha")
+    assert (result.calibration.n_queries, result.calibration.n_shared_texts) == (120, 4)
+
+
+def test_knn_by_hand():
+    seen = baselines.NearestNeighbors(
+        AXES, np.array([[1.0, np.nan], [0.0, 0.5]]), np.array([[0.02, np.nan], [0.04, 0.001]])
+    )
+    quality, cost = seen.predict(np.array([[1, 0.1], [0, 2]], dtype=np.float32))
+    # Both calibration queries are among the 50 nearest; what was not observed is in no mean.
+    np.testing.assert_allclose(quality, [[0.5, 0.5]] * 2)
+    np.testing.assert_allclose(cost, [[0.03, 0.001]] * 2)
+    # A tie in quality goes to the cheaper model.
+    assert baselines.choose(quality, cost, None).tolist() == [1, 1]
+
+
+def test_knn_asks_the_nearest(monkeypatch):
+    monkeypatch.setattr(baselines, "KNN_NEIGHBORS", 1)
+    nan = np.nan
+    seen = baselines.NearestNeighbors(AXES, np.array([[1.0, 0.2], [nan, 0.9]]), np.full((2, 2), nan))
+    quality, cost = seen.predict(np.array([[3, 0.1], [0.1, 1]], dtype=np.float32))
+    # A model that no neighbour has seen is taken at its mean.
+    np.testing.assert_allclose(quality, [[1.0, 0.2], [1.0, 0.9]])
+    assert np.isnan(cost).all()
+    assert baselines.choose(quality, cost, None).tolist() == [0, 0]
+
+
+def test_a_model_of_unknown_cost_is_never_free_to_knn():
+    quality, cost = np.array([[0.9, 0.5]]), np.array([[np.nan, 0.001]])
+    assert baselines.choose(quality, cost, 1.0).tolist() == [1]
+    assert baselines.choose(quality, cost, None).tolist() == [0]
+    assert baselines.choose(np.array([[np.nan, 0.0]]), cost, None).tolist() == [1]
+
+
+def test_calibration_data_may_lack_models_and_costs():
+    seen, rows = seen_often(60)
+    unknown = np.full((120, 1), np.nan)
+    only_b = replace(seen, models=("b",), scores=seen.scores[:, 1:], costs=unknown)
+    result = evaluate(
+        two_clusters(), outcomes_of(SCORES, COSTS), embeddings=ROWS, calibration=only_b,
+        calibration_embeddings=rows,
+    )  # fmt: skip
+    assert result.knn.accuracy == result.avengers_pro.accuracy == 0.5
+    assert result.knn.points == result.avengers_pro.points == ()
+    json.dumps(result.to_json(), allow_nan=False)
+
+
+def test_calibration_data_of_another_pool_is_refused_by_its_name():
+    seen, rows = seen_often(60)
+    with pytest.raises(DataError, match=r"^calibration data: no model in common"):
+        evaluate(
+            two_clusters(), outcomes_of(SCORES, COSTS), embeddings=ROWS,
+            calibration=replace(seen, models=("x", "y")), calibration_embeddings=rows,
+        )  # fmt: skip
+
+
+def test_baselines_do_not_see_the_routers_surface_features(outcomes, embedder):
+    from centroute.calibrate import calibrate
+
+    part = outcomes.subset(np.arange(120))
+    routers = [
+        Router.from_artifact(
+            calibrate(
+                part, embedder=embedder, method="means", n_clusters=4, top_p=1, beta=9.0,
+                surface_weight=weight,
+            ),
+            embedder=embedder,
+        )
+        for weight in (0.0, 0.5)
+    ]  # fmt: skip
+    with_none, with_some = (evaluate(router, outcomes, calibration=part) for router in routers)
+    assert routers[0].dim != routers[1].dim
+    assert with_some.knn.accuracy == pytest.approx(with_none.knn.accuracy, abs=0.01)
+    assert with_some.calibration.n_shared_texts >= 120
+
+
+def test_the_same_evaluation_each_time(outcomes, artifact):
+    router = Router.from_artifact(artifact)
+    first, second = (evaluate(router, outcomes, calibration=outcomes).to_json() for _ in range(2))
+    assert first == second

@@ -63,30 +63,46 @@ def test_kernel_and_reference_choose_the_same_on_every_row(name, policies, embed
         assert n_ties <= len(embeddings) / 100
 
 
-def held_out(name, embedder, *, n_seeds=5):
-    """Evaluations of `means` on the holdouts of some seeds."""
-    outcomes = real(name)
+def held_out(name, embedder, *, method="auto", n_seeds=5, outcomes=None):
+    """Evaluations of a method on the holdouts of some seeds."""
+    outcomes = outcomes or real(name)
     embeddings = embedder.embed(outcomes.queries)
     return [
         calibrate(
-            outcomes, embedder=embedder, embeddings=embeddings, method="means", seed=seed, refit=False
+            outcomes, embedder=embedder, embeddings=embeddings, method=method, seed=seed, refit=False
         ).report["evaluation"]
         for seed in range(n_seeds)
     ]
 
 
-def test_llmrouter9_beats_the_best_single_model_by_a_point(embedder):
-    reports = held_out("llmrouter9", embedder)
-    assert np.mean([r["accuracy"] - r["best_single"]["accuracy"] for r in reports]) >= 0.010
+def gains(reports):
+    return [report["accuracy"] - report["best_single"]["accuracy"] for report in reports]
 
 
-def test_routerbench3_reaches_98_percent_of_the_best_single_at_80_percent_of_its_cost(embedder):
-    # One seed's share lies anywhere between a half and one; over 24 seeds the mean is .70.
-    shares = []
-    for report in held_out("routerbench3", embedder, n_seeds=12):
-        best = report["best_single"]
-        shares.append(
-            min(p["mean_cost_usd"] for p in report["frontier"] if p["accuracy"] >= 0.98 * best["accuracy"])
-            / best["mean_cost_usd"]
-        )
-    assert np.mean(shares) <= 0.80, shares
+@pytest.mark.parametrize("method", ["auto", "means"])
+def test_llmrouter9_beats_the_best_single_model_by_two_points(method, embedder):
+    # Five seeds reached 3.7 for auto and 3.4 for means.
+    assert np.mean(gains(held_out("llmrouter9", embedder, method=method, n_seeds=3))) >= 0.020
+
+
+@pytest.mark.parametrize("name", ["mmlu_pro", "routellm2"])
+def test_auto_is_not_worse_than_the_best_single_model_where_one_is_best_nearly_everywhere(name, embedder):
+    outcomes = real(name)
+    some = outcomes.subset(np.random.default_rng(0).permutation(outcomes.n_queries)[:4000])
+    assert np.mean(gains(held_out(name, embedder, n_seeds=2, outcomes=some))) >= -0.004
+
+
+def test_routerbench3_reaches_the_best_single_models_accuracy_at_a_share_of_its_cost(embedder):
+    # One seed's share at 98 % lies anywhere between a third and nine tenths.
+    reports = held_out("routerbench3", embedder)
+    for accuracy_share, most in ((0.98, 0.70), (0.90, 0.08)):
+        shares = []
+        for report in reports:
+            best = report["best_single"]
+            costs = [
+                point["mean_cost_usd"]
+                for point in report["frontier"]
+                if point["accuracy"] >= accuracy_share * best["accuracy"]
+            ]
+            shares.append(min(costs) / best["mean_cost_usd"])
+        assert np.mean(shares) <= most, shares

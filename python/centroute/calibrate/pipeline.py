@@ -10,7 +10,10 @@ from numpy.typing import NDArray
 from centroute._kernel import Policy
 from centroute.artifact import Artifact, EmbedderId, Json, PoolModel
 from centroute.calibrate import selection
+from centroute.calibrate.assignment import nearest_clusters, softmax_weights
+from centroute.calibrate.frontier import willingness_amounts
 from centroute.calibrate.kmeans import count_distinct, spherical_kmeans
+from centroute.calibrate.ridge import learned_tables
 from centroute.calibrate.settings import (
     AVENGERS_PRO_BETA,
     AVENGERS_PRO_CLUSTERS,
@@ -19,7 +22,7 @@ from centroute.calibrate.settings import (
     Asked,
     Settings,
 )
-from centroute.calibrate.tables import mean_tables
+from centroute.calibrate.tables import ScoreTables, mean_tables
 from centroute.datasets import Outcomes, split_by_text, text_key
 from centroute.embedders import Embedder, load_embedder
 from centroute.errors import DataError
@@ -88,8 +91,10 @@ def calibrate(
     embedder
         An embedder, its name or its folder.
     method
-        ``"means"``: per-cluster means drawn to the model's mean. ``"avengers-pro"``: plain per-cluster means
-        with the paper's K = 60, top-p = 4, beta = 9 (arXiv 2508.12631). ``"auto"``: ``"means"`` today.
+        ``"means"``: per-cluster means drawn to the model's mean. ``"learned"``: tables fitted to the blend by
+        least squares (:mod:`centroute.calibrate.ridge`). ``"auto"``: whichever of the two is worth more in
+        cross-validation. ``"avengers-pro"``: plain per-cluster means with the paper's K = 60, top-p = 4,
+        beta = 9 (arXiv 2508.12631).
     n_clusters, top_p, beta, shrinkage, surface_weight
         Fix a setting; what is left ``None`` is chosen by cross-validation inside the calibration part. A
         surface weight of 0 leaves the features of :mod:`centroute.surface` out, as ``"avengers-pro"`` and
@@ -157,6 +162,7 @@ def calibrate(
     measured_rows = holdout_rows if len(holdout_rows) else calibration_rows
     measured_on = whole.subset(measured_rows)
     routed_rows = measured_on.routed(fitted.embedder.surface)
+    fitted = replace(fitted, frontier=_predicted_frontier(fitted, part))
     tell("fit", 1, 2)
     evaluation = evaluate(Router.from_artifact(fitted), measured_on.outcomes, embeddings=routed_rows)
     if first_policy != default_policy:
@@ -171,7 +177,7 @@ def calibrate(
         frontier=_frontier_table(evaluation),
         # The paper's router knows no out-of-distribution queries, and stays as published.
         ood_threshold=None if method == "avengers-pro" else _ood_threshold(routed_rows, fitted.centroids),
-        method={"name": "means" if method == "auto" else method, "requested": method, **asdict(settings)},
+        method=_method(method, settings),
         report={
             "seed": seed,
             "holdout": holdout,
@@ -256,7 +262,7 @@ def _settings(
         top_p = min(asked.top_p or AVENGERS_PRO_TOP_P, n_clusters or 1)
         beta = AVENGERS_PRO_BETA if asked.beta is None else asked.beta
         return Settings(n_clusters or 1, top_p, beta, 0.0, asked.surface_weight or 0.0), []
-    choices = selection.candidates(n_distinct, asked)
+    choices = selection.candidates(method, n_distinct, asked)
     if len(choices) == 1 or n_distinct < selection.N_FOLDS:
         return choices[0], []
     numbers: dict[str, int] = {}
@@ -282,18 +288,19 @@ def _settings(
     return selection.select(trials), tried
 
 
+def _method(requested: str, settings: Settings) -> dict[str, Json]:
+    """What the artifact says of its method."""
+    chosen = "learned" if settings.learned else "means"
+    numbers: dict[str, Json] = asdict(settings)
+    del numbers["learned"]
+    return {"name": chosen if requested == "auto" else requested, "requested": requested, **numbers}
+
+
 def _fit(
     part: _Part, settings: Settings, *, seed: int, embedder: Embedder, default_policy: Policy | None
 ) -> Artifact:
     surface = part.surface(settings.surface_weight)
-    clustering = spherical_kmeans(part.routed(surface), n_clusters=settings.n_clusters, seed=seed)
-    tables = mean_tables(
-        clustering.labels,
-        part.outcomes.scores,
-        part.outcomes.costs,
-        n_clusters=settings.n_clusters,
-        shrinkage=settings.shrinkage,
-    )
+    centroids, tables = _tables(part.routed(surface), part.outcomes, settings, seed=seed)
     unscored = np.isnan(tables.prior_quality)
     if unscored.any():
         name = part.outcomes.models[int(np.argmax(unscored))]
@@ -308,7 +315,7 @@ def _fit(
     return Artifact(
         models=tuple(PoolModel(name) for name in part.outcomes.models),
         embedder=EmbedderId(embedder.name, dim, fingerprint, surface),
-        centroids=clustering.centroids,
+        centroids=centroids,
         frontier=np.zeros((0, 3), dtype=np.float32),
         top_p=settings.top_p,
         beta=settings.beta,
@@ -316,6 +323,40 @@ def _fit(
         default_policy=default_policy,
         **single,
     )
+
+
+def _tables(
+    rows: NDArray[np.float32], outcomes: Outcomes, settings: Settings, *, seed: int
+) -> tuple[NDArray[np.float32], ScoreTables]:
+    """Centroids of all resolutions and their tables."""
+    clusterings = [spherical_kmeans(rows, n_clusters=number, seed=seed) for number in settings.resolutions]
+    centroids = np.concatenate([clustering.centroids for clustering in clusterings])
+    observed = (outcomes.scores, outcomes.costs)
+    if settings.learned:
+        ids, similarities = nearest_clusters(rows, centroids, settings.top_p)
+        weights = softmax_weights(similarities, settings.beta)
+        return centroids, learned_tables(
+            ids, weights, *observed, n_clusters=len(centroids), shrinkage=settings.shrinkage
+        )
+    return centroids, mean_tables(
+        clusterings[0].labels, *observed, n_clusters=len(centroids), shrinkage=settings.shrinkage
+    )
+
+
+def _predicted_frontier(artifact: Artifact, part: _Part) -> NDArray[np.float32]:
+    """Rows (willingness to pay, mean quality, mean cost) as predicted; empty where a cost is unknown."""
+    if np.isnan(artifact.prior_cost).any():
+        return np.zeros((0, 3), dtype=np.float32)
+    predicted = Router.from_artifact(artifact).predict(part.routed(artifact.embedder.surface))
+    quality, cost = (table.astype(np.float64) for table in predicted)
+    rows = np.arange(len(quality))
+    points = []
+    for amount in willingness_amounts(quality, cost):
+        chosen = (amount * quality - cost).argmax(axis=1)
+        points.append((amount, quality[rows, chosen].mean(), cost[rows, chosen].mean()))
+    table = np.array(points, dtype=np.float32)
+    table[:, 2] = np.maximum.accumulate(table[:, 2])
+    return table
 
 
 def _frontier_table(evaluation: Evaluation) -> NDArray[np.float32]:

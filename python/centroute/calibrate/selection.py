@@ -2,26 +2,36 @@
 
 Folds are split by text. Every candidate routes the held-out folds, quality first and, where all costs are
 known, along a grid of willingness to pay; its value on a row is the mean of ``score - cost / W`` over the
-grid: what an answer is worth after it is paid. Among the candidates that are not worse than the best by more
-than one standard error of the paired difference, the simplest is taken: fewest clusters, then fewest
-blended, then the strongest shrinkage, then the least weight of the surface features (Breiman et al. 1984, the
-one-standard-error rule).
+grid: what an answer is worth after it is paid. Each term is the height at which a line of slope ``1 / W``
+touches the cost–accuracy frontier, so that their mean measures the area below the frontier. Among the
+candidates that are not worse than the best by more than one standard error of the paired difference, the
+simplest is taken: fewest centroids, then learned tables before means (their blends vary more smoothly at the
+same size), then fewest blended, then the strongest shrinkage, then the least weight of the surface features
+(Breiman et al. 1984, the one-standard-error rule).
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import groupby
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from centroute.calibrate.kmeans import spherical_kmeans
+from centroute.calibrate.assignment import blend, nearest_clusters, softmax_weights
+from centroute.calibrate.frontier import exchange_rates
+from centroute.calibrate.kmeans import Clustering, spherical_kmeans
+from centroute.calibrate.ridge import NormalEquations
 from centroute.calibrate.settings import Asked, Settings
 from centroute.calibrate.tables import cluster_means
 from centroute.datasets.observed import observed_means
 
 N_FOLDS = 3
 CLUSTERS = (4, 8, 16, 32, 64, 128)
-BLENDS = ((1, 9.0), (2, 9.0), (4, 9.0), (4, 20.0), (8, 9.0), (8, 20.0), (16, 20.0))
+COARSE = {64: 8, 128: 16}
+"""Numbers of clusters that learned tables are also tried for with so many coarser clusters behind them."""
+MEAN_BLENDS = ((1, 9.0), (2, 9.0), (4, 9.0), (4, 20.0), (8, 9.0), (8, 20.0), (16, 20.0))
+LEARNED_BLENDS = ((4, 9.0), (4, 20.0), (8, 20.0), (16, 9.0), (16, 20.0))
 SHRINKAGES = (1.0, 3.0, 10.0, 30.0, 100.0)
 SURFACE_WEIGHTS = (0.0, 0.15)
 """Cross-validated on real data, 0.1 to 0.2 were best and hardly apart; above 0.3 the embedding drowned."""
@@ -54,25 +64,47 @@ class Trial:
     standard_error: float
 
 
-def candidates(n_distinct: int, asked: Asked) -> list[Settings]:
-    """All settings that the data carries and the caller left open, simplest first."""
+def candidates(method: str, n_distinct: int, asked: Asked) -> list[Settings]:
+    """All settings that the data carries and the caller left open, simplest first.
+
+    Parameters
+    ----------
+    method
+        ``"means"``, ``"learned"``, or ``"auto"`` for both.
+    n_distinct
+        Different embeddings to calibrate on.
+    asked
+        What the caller fixed.
+    """
     counts: tuple[int, ...] = tuple(n for n in CLUSTERS if n * ROWS_PER_CLUSTER <= n_distinct) or (1,)
-    return [
-        Settings(n_clusters, top_p, beta, strength, surface_weight)
-        for n_clusters in (counts if asked.n_clusters is None else (asked.n_clusters,))
-        for top_p, beta in _blends(n_clusters, asked)
-        for strength in (SHRINKAGES[::-1] if asked.shrinkage is None else (asked.shrinkage,))
+    if asked.n_clusters is not None:
+        counts = (asked.n_clusters,)
+    choices = [
+        Settings(n_clusters, top_p, beta, strength, surface_weight, n_coarse, learned)
+        for learned in ((False, True) if method == "auto" else (method == "learned",))
+        for n_clusters in counts
+        for n_coarse in (0, COARSE.get(n_clusters, 0))[: 2 if learned and asked.n_clusters is None else 1]
+        for top_p, beta in _blends(LEARNED_BLENDS if learned else MEAN_BLENDS, n_clusters + n_coarse, asked)
+        for strength in (SHRINKAGES if asked.shrinkage is None else (asked.shrinkage,))
         for surface_weight in (SURFACE_WEIGHTS if asked.surface_weight is None else (asked.surface_weight,))
     ]
+    return sorted(set(choices), key=_complexity)
 
 
-def _blends(n_clusters: int, asked: Asked) -> list[tuple[int, float]]:
+def _complexity(choice: Settings) -> tuple[float, ...]:
+    return (
+        choice.n_centroids, not choice.learned, choice.top_p, choice.beta, -choice.shrinkage,
+        choice.surface_weight, choice.n_coarse,
+    )  # fmt: skip
+
+
+def _blends(blends: tuple[tuple[int, float], ...], n_centroids: int, asked: Asked) -> list[tuple[int, float]]:
     choices = {
         (
-            min(n_clusters, top_p if asked.top_p is None else asked.top_p),
+            min(n_centroids, top_p if asked.top_p is None else asked.top_p),
             beta if asked.beta is None else asked.beta,
         )
-        for top_p, beta in BLENDS
+        for top_p, beta in blends
     }
     return sorted(choices)
 
@@ -107,39 +139,58 @@ def cross_validate(
     grid = exchange_grid(observed_means(scores), observed_means(costs))
     fold_of_text = np.random.default_rng(seed).permutation(int(text_ids.max()) + 1) % N_FOLDS
     folds = fold_of_text[text_ids]
-    by_clustering: dict[tuple[float, int], dict[tuple[int, float], list[Settings]]] = {}
-    for choice in choices:
-        by_blend = by_clustering.setdefault((choice.surface_weight, choice.n_clusters), {})
-        by_blend.setdefault((choice.top_p, choice.beta), []).append(choice)
+    outcomes = np.concatenate([scores, costs], axis=1)
     values = {choice: np.full(len(scores), np.nan) for choice in choices}
+    by_centroids = _grouped(choices, lambda choice: (choice.surface_weight, *choice.resolutions))
     for fold in range(N_FOLDS):
         inside, outside = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
-        for step, ((surface_weight, n_clusters), by_blend) in enumerate(by_clustering.items()):
-            progress(fold * len(by_clustering) + step, N_FOLDS * len(by_clustering))
+        made: dict[tuple[float, int], Clustering] = {}
+        for step, group in enumerate(by_centroids):
+            progress(fold * len(by_centroids) + step, N_FOLDS * len(by_centroids))
+            surface_weight, resolutions = group[0].surface_weight, group[0].resolutions
             rows = rows_by_weight[surface_weight]
-            clustering = spherical_kmeans(
-                rows[inside], n_clusters=n_clusters, seed=seed, n_restarts=1, allow_fewer=True
-            )
-            similarities = rows[outside] @ clustering.centroids.T
-            tables = {
-                strength: [
-                    cluster_means(
-                        clustering.labels,
-                        observed[inside],
-                        n_clusters=len(clustering.centroids),
-                        shrinkage=strength,
-                    )[0]
-                    for observed in (scores, costs)
-                ]
-                for strength in {choice.shrinkage for choice in choices}
+            for n_clusters in resolutions:
+                if (surface_weight, n_clusters) not in made:
+                    made[surface_weight, n_clusters] = spherical_kmeans(
+                        rows[inside], n_clusters=n_clusters, seed=seed, n_restarts=1, allow_fewer=True
+                    )
+            parts = [made[surface_weight, n_clusters] for n_clusters in resolutions]
+            centroids = np.concatenate([part.centroids for part in parts])
+            most = min(max(choice.top_p for choice in group), len(centroids))
+            ids, similarities = nearest_clusters(rows, centroids, most)
+            means = {
+                strength: cluster_means(
+                    parts[0].labels, outcomes[inside], n_clusters=len(centroids), shrinkage=strength
+                )[0]
+                for strength in {choice.shrinkage for choice in group if not choice.learned}
             }
-            for (top_p, beta), blended in by_blend.items():
-                weights = soft_assignment(similarities, top_p, beta)
+            for blended in _grouped(group, lambda choice: (choice.top_p, choice.beta)):
+                near = np.ascontiguousarray(ids[:, : blended[0].top_p])
+                weights = softmax_weights(similarities[:, : blended[0].top_p], blended[0].beta)
+                equations: NormalEquations | None = None
                 for choice in blended:
-                    quality, cost = (weights @ table for table in tables[choice.shrinkage])
-                    values[choice][outside] = worth(quality, cost, scores[outside], costs[outside], grid)
+                    if choice.learned:
+                        equations = equations or NormalEquations.of(
+                            near[inside], weights[inside], outcomes[inside], n_clusters=len(centroids)
+                        )
+                        table = equations.solve(choice.shrinkage)
+                    else:
+                        table = means[choice.shrinkage]
+                    predicted = blend(near[outside], weights[outside], clipped(table, scores.shape[1]))
+                    values[choice][outside] = worth(predicted, scores[outside], costs[outside], grid)
     progress(1, 1)
     return _trials(values)
+
+
+def clipped(table: Table, n_models: int) -> Table:
+    """Qualities, the first ``n_models`` columns, within 0..1, and costs, the others, from 0."""
+    high = np.where(np.arange(table.shape[1]) < n_models, 1.0, np.inf)
+    return np.clip(table, 0.0, high)
+
+
+def _grouped(choices: list[Settings], key: Callable[[Settings], tuple[float, ...]]) -> list[list[Settings]]:
+    """Candidates with the same key, together."""
+    return [list(group) for _, group in groupby(sorted(choices, key=key), key=key)]
 
 
 def select(trials: list[Trial]) -> Settings:
@@ -155,42 +206,47 @@ def exchange_grid(quality: Table, cost: Table) -> Table:
     """
     if np.isnan(cost).any() or np.isnan(quality).any():
         return np.zeros(0)
-    rates = []
-    place = int(np.lexsort((-quality, cost))[0])
-    while True:
-        better = np.flatnonzero((quality > quality[place]) & (cost > cost[place]))
-        if len(better) == 0:
-            break
-        steps = (cost[better] - cost[place]) / (quality[better] - quality[place])
-        place = int(better[np.argmin(steps)])
-        rates.append(float(steps.min()))
-    if not rates:
+    rates = exchange_rates(quality[None, :], cost[None, :])
+    if len(rates) == 0:
         return np.zeros(0)
     return np.geomspace(rates[0] / 2, rates[-1] * 2, GRID_POINTS)
 
 
+@numba.njit(cache=True)
 def worth(
-    quality: Table, cost: Table, scores: NDArray[np.float32], costs: NDArray[np.float64], grid: Table
+    predicted: Table, scores: NDArray[np.float32], costs: NDArray[np.float64], grid: Table
 ) -> NDArray[np.float64]:
-    """What routing by predictions leaves of an answer's worth, one value a row; NaN where not observed."""
-    rows = np.arange(len(quality))
-    chosen = np.nan_to_num(quality, nan=-1.0).argmax(axis=1)
-    reached = [scores[rows, chosen].astype(np.float64)]
-    for amount in grid:
-        chosen = np.nan_to_num(amount * quality - cost, nan=-np.inf).argmax(axis=1)
-        reached.append(scores[rows, chosen] - costs[rows, chosen] / amount)
-    return observed_means(np.stack(reached))
+    """What routing by predictions leaves of an answer's worth, one value a row; NaN where not observed.
 
-
-def soft_assignment(similarities: NDArray[np.float32], top_p: int, beta: float) -> Table:
-    """Softmax weights of the ``top_p`` nearest clusters, zero elsewhere, ``[n, n_clusters]``."""
-    top_p = min(top_p, similarities.shape[1])
-    nearest = np.argpartition(-similarities, top_p - 1, axis=1)[:, :top_p]
-    near = np.take_along_axis(similarities, nearest, axis=1).astype(np.float64)
-    soft = np.exp(beta * (near - near.max(axis=1, keepdims=True)))
-    weights = np.zeros(similarities.shape)
-    np.put_along_axis(weights, nearest, soft / soft.sum(axis=1, keepdims=True), axis=1)
-    return weights
+    Parameters
+    ----------
+    predicted
+        Quality, then cost, of every model, ``[n, 2 * n_models]``; NaN where unknown.
+    scores, costs
+        What was observed, ``[n, n_models]``; NaN where not.
+    grid
+        Amounts of willingness to pay; quality first is measured besides.
+    """
+    n_models = scores.shape[1]
+    values = np.empty(len(scores))
+    for row in range(len(scores)):
+        total, n_known = 0.0, 0
+        for step in range(len(grid) + 1):
+            chosen, highest = 0, -np.inf
+            for model in range(n_models):
+                utility = predicted[row, model]
+                if step < len(grid):
+                    utility -= predicted[row, n_models + model] / grid[step]
+                if utility > highest:
+                    chosen, highest = model, utility
+            reached = float(scores[row, chosen])
+            if step < len(grid):
+                reached -= costs[row, chosen] / grid[step]
+            if not np.isnan(reached):
+                total += reached
+                n_known += 1
+        values[row] = total / n_known if n_known else np.nan
+    return values
 
 
 def _trials(values: dict[Settings, NDArray[np.float64]]) -> list[Trial]:

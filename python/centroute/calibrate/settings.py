@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-METHODS = ("auto", "means", "avengers-pro")
+METHODS = ("auto", "learned", "means", "avengers-pro")
 """Methods that ``calibrate`` knows."""
 
 AVENGERS_PRO_CLUSTERS = 60
@@ -26,6 +26,11 @@ class Settings:
         Pseudo-outcomes that draw each cell towards the model's mean.
     surface_weight
         Weight of the surface features behind the embeddings, 0 for none; see :mod:`centroute.surface`.
+    n_coarse
+        Clusters of a second, coarser k-means whose centroids stand behind the first's, 0 for none.
+    learned
+        Whether the tables are fitted to the blend by least squares (:mod:`centroute.calibrate.ridge`);
+        means of the nearest rows otherwise.
     """
 
     n_clusters: int
@@ -33,6 +38,18 @@ class Settings:
     beta: float
     shrinkage: float
     surface_weight: float = 0.0
+    n_coarse: int = 0
+    learned: bool = False
+
+    @property
+    def resolutions(self) -> tuple[int, ...]:
+        """Clusters of each k-means, the finer first."""
+        return (self.n_clusters, self.n_coarse) if self.n_coarse else (self.n_clusters,)
+
+    @property
+    def n_centroids(self) -> int:
+        """Rows of the artifact's tables."""
+        return sum(self.resolutions)
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,7 +83,11 @@ def demo(output: Path, data: Path | None) -> None:
 
 @app.command()
 @data_argument
-@click.option("-o", "--output", type=FILE, required=True, help="Router file to write.")
+@click.option("-o", "--output", type=FILE, help="Router file to write; needed unless --check.")
+@click.option("--check", is_flag=True, help="Print what was read of DATA, and write nothing.")
+@click.option(
+    "--pool", "pool_file", type=FILE, help="TOML file of prices, tags, context lengths and answer lengths."
+)
 @click.option(
     "--embedder", metavar="NAME|DIR", default="static-256", show_default=True, help="Embedder of texts."
 )
@@ -131,11 +135,19 @@ def demo(output: Path, data: Path | None) -> None:
 @click.option(
     "--default-policy", metavar="POLICY", help="Stored policy: 'willingness-to-pay=0.01; deny=a,b'."
 )
-def calibrate(data: Path, output: Path, **options: object) -> None:
+def calibrate(data: Path, output: Path | None, check: bool, **options: object) -> None:
     """Fit a router to outcomes.
 
-    DATA is a .jsonl or .jsonl.gz file, one query a line. What was measured on the holdout is printed.
+    DATA is a .jsonl file, one query a line, or what Avengers-Pro, RouterBench (.csv, .parquet) and RouteLLM
+    publish. What was measured on the holdout is printed.
     """
+    if check:
+        from centroute.cli.check_data import run_check
+
+        run_check(data, pool_file=options["pool_file"], embedder=options["embedder"])  # type: ignore[arg-type]
+        return
+    if output is None:
+        raise click.MissingParameter(param_hint="'-o' / '--output'", param_type="option")
     from centroute.cli.calibrate import run_calibrate
 
     run_calibrate(data, output, **options)  # type: ignore[arg-type]
@@ -145,19 +157,26 @@ def calibrate(data: Path, output: Path, **options: object) -> None:
 @router_argument
 @data_argument
 @click.option("--json", "json_file", type=FILE, help="Write the figures as JSON; - for standard output.")
+@click.option("--report", type=FILE, help="Write a report to look at, one HTML file that needs no network.")
+@click.option("--plot", type=FILE, help="Write the frontier as PNG; needs centroute[plot].")
+@click.option(
+    "--calibration",
+    metavar="DATA",
+    type=FILE,
+    help="What the router was calibrated on: adds kNN and Avengers-Pro fitted to it.",
+)
 @other_embedder_option
 @policy_options
-def evaluate(
-    router: Path, data: Path, json_file: Path | None, embedder: str | None, **policy: object
-) -> None:
+def evaluate(router: Path, data: Path, **options: Any) -> None:
     """Measure a router on outcomes.
 
-    Prints accuracy, cost, baselines and frontier on DATA, a .jsonl or .jsonl.gz file.
+    Prints accuracy, cost, baselines, metrics and frontier on DATA, a .jsonl or .jsonl.gz file.
     """
     from centroute.cli.evaluate import run_evaluate
     from centroute.cli.policy_flags import PolicyFlags
 
-    run_evaluate(router, data, json_file=json_file, embedder=embedder, flags=PolicyFlags(**policy))  # type: ignore[arg-type]
+    own = {name: options.pop(name) for name in ("json_file", "report", "plot", "calibration", "embedder")}
+    run_evaluate(router, data, **own, flags=PolicyFlags(**options))
 
 
 @app.command()
@@ -273,3 +292,71 @@ def embed_export(name: str, precision: str, output: Path | None, source: Path | 
     from centroute.cli.embed_export import run_export
 
     run_export(name, precision=precision, output=output, source=source)
+
+
+@app.group()
+@router_argument
+@click.pass_context
+def edit(ctx: click.Context, router: Path) -> None:
+    """Change the pool of a router without calibrating again.
+
+    The file is replaced; with -o another one is written. What was measured before an edit is marked so.
+    """
+    ctx.obj = router
+
+
+edit_output_option = click.option(
+    "-o", "--output", type=FILE, help="Router file to write; ROUTER itself when not given."
+)
+usd = click.FloatRange(min=0)
+
+
+@edit.command("add-model")
+@click.argument("name", metavar="NAME")
+@click.option("--data", type=FILE, required=True, help="Outcomes of the new model, 30 or more.")
+@edit_output_option
+@other_embedder_option
+@click.pass_obj
+def edit_add_model(router: Path, /, name: str, data: Path, output: Path | None, embedder: str | None) -> None:
+    """Add a model from a few of its outcomes.
+
+    Leans on the models that are there; scores of these on the same queries sharpen the fit.
+    """
+    from centroute.cli.edit import run_add_model
+
+    run_add_model(router, name, data=data, embedder=embedder, output=output)
+
+
+@edit.command("set-price")
+@click.argument("name", metavar="NAME")
+@click.option("--input-usd-per-million", type=usd, help="New price of a million input tokens.")
+@click.option("--output-usd-per-million", type=usd, help="New price of a million output tokens.")
+@click.option("--cost-usd", type=usd, help="New mean cost a query, to which the costs are scaled.")
+@click.option("--keep-costs", is_flag=True, help="Store the prices, and leave the costs as they are.")
+@edit_output_option
+@click.pass_obj
+def edit_set_price(router: Path, /, name: str, output: Path | None, **prices: Any) -> None:
+    """Change what a model costs.
+
+    The router knows costs of queries, not of tokens. They follow the new prices where the old ones are known
+    and all change by one factor; otherwise --cost-usd or --keep-costs has to say what becomes of them.
+    """
+    amounts = [value for price, value in prices.items() if price != "keep_costs"]
+    if all(amount is None for amount in amounts):
+        raise click.UsageError("Give at least one of the prices or --cost-usd.")
+    if prices["keep_costs"] and prices["cost_usd"] is not None:
+        raise click.UsageError("--keep-costs and --cost-usd exclude each other.")
+    from centroute.cli.edit import run_set_price
+
+    run_set_price(router, name, output=output, **prices)
+
+
+@edit.command("drop-model")
+@click.argument("name", metavar="NAME")
+@edit_output_option
+@click.pass_obj
+def edit_drop_model(router: Path, /, name: str, output: Path | None) -> None:
+    """Take a model out of the pool."""
+    from centroute.cli.edit import run_drop_model
+
+    run_drop_model(router, name, output=output)

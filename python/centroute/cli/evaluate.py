@@ -7,25 +7,72 @@ from centroute.cli import screen
 from centroute.cli.output import refuse_unwritable, write_json
 from centroute.cli.policy_flags import PolicyFlags
 from centroute.datasets import read_outcomes
-from centroute.evaluate import evaluate
+from centroute.errors import DataError
+from centroute.evaluate import Evaluation, evaluate
 
 
 def run_evaluate(
-    router_file: Path, data: Path, *, json_file: Path | None, embedder: str | None, flags: PolicyFlags
+    router_file: Path,
+    data: Path,
+    *,
+    json_file: Path | None,
+    report: Path | None,
+    plot: Path | None,
+    calibration: Path | None,
+    embedder: str | None,
+    flags: PolicyFlags,
 ) -> None:
-    """Measure, print the tables, write the JSON."""
-    if json_file is not None and str(json_file) != "-":
-        refuse_unwritable(json_file)
+    """Measure, print the tables, write the JSON, the report and the plot."""
+    # What can be refused at once is refused before the long work.
+    to_stdout = json_file is not None and str(json_file) == "-"
+    outputs = [place for place in (None if to_stdout else json_file, report, plot) if place is not None]
+    for place in outputs:
+        refuse_unwritable(place)
+        _refuse_input(place, (router_file, data, calibration))
+        if outputs.count(place) > 1:
+            raise DataError(f"{place}: cannot be written (two outputs go there)")
+    if plot is not None:
+        from centroute.evaluate.plot import require_matplotlib
+
+        require_matplotlib()
     router = Router.load(router_file, embedder=embedder)
     policy = flags.policy(router)
     outcomes = read_outcomes(data)
-    evaluation = evaluate(router, outcomes, policy=policy).to_json()
+    seen = None if calibration is None else read_outcomes(calibration)
+    rows = router.embed(outcomes.queries, allow_zero_rows=True)
+    evaluation = evaluate(router, outcomes, policy=policy, embeddings=rows, calibration=seen)
+    title = f"{router_file} on {data}"
+    if plot is not None:
+        from centroute.evaluate.plot import plot_frontier
+
+        plot_frontier(evaluation, plot, title=title)
+    if report is not None:
+        from centroute.evaluate.report import write_report
+
+        write_report(router, outcomes, evaluation, report, title=title, policy=policy, embeddings=rows)
     if json_file is not None:
-        write_json(json_file, evaluation)
-        if str(json_file) == "-":
-            return
-    if evaluation["n_left_out"]:
+        write_json(json_file, evaluation.to_json())
+    _warn(evaluation)
+    if to_stdout:
+        return
+    screen.show_evaluation(evaluation.to_json(), title)
+    for what, output in (("report", report), ("plot", plot)):
+        if output is not None:
+            screen.out.print(f"\nwrote the {what} {output} ({output.stat().st_size} bytes)")
+
+
+def _warn(evaluation: Evaluation) -> None:
+    if evaluation.n_left_out:
+        screen.warn(f"{evaluation.n_left_out} queries hold nothing the embedder knows and are in no figure")
+    shared = evaluation.calibration.n_shared_texts if evaluation.calibration else 0
+    if shared:
         screen.warn(
-            f"{evaluation['n_left_out']} queries hold nothing the embedder knows and are in no figure"
+            f"{shared} of {evaluation.n_queries} queries are in the calibration data too: what was fitted to "
+            "it looks better than it is"
         )
-    screen.show_evaluation(evaluation, f"{router_file} on {data}")
+
+
+def _refuse_input(output: Path, inputs: tuple[Path | None, ...]) -> None:
+    for place in inputs:
+        if place is not None and output.exists() and place.exists() and output.samefile(place):
+            raise DataError(f"{output}: cannot be written (it is an input)")

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from centroute.artifact import Json
+from centroute.evaluate.metrics import headroom_captured
 
 # Names, paths and queries are shown as they are: no markup, no emoji codes, no wrapping.
 out = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
@@ -21,7 +22,22 @@ TABLE_KEYS = frozenset(
     {"n_queries", "accuracy", "mean_cost_usd", "best_single", "random", "oracle"}
     | {"headroom_captured", "interval_95"}
 )
-"""What :func:`evaluation_table` reads."""
+"""What :func:`evaluation_table` needs; what newer versions add may be absent."""
+
+METRICS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
+    ("aiq", "AIQ", "{:.3f}".format),
+    ("apgr", "APGR", "{:.3f}".format),
+    ("cpt_50", "CPT(50 %)", "{:.1%}".format),
+    ("cpt_80", "CPT(80 %)", "{:.1%}".format),
+    ("perf_gain", "PerfGain", "{:+.1%}".format),
+    ("cost_save", "CostSave", "{:.1%}".format),
+    ("pareto_dist", "ParetoDist", "{:.4f}".format),
+    ("arena", "arena score", "{:.3f}".format),
+)
+"""Keys, names and forms of the published metrics."""
+
+OTHERS = {"knn": "kNN", "avengers_pro": "Avengers-Pro", "alpha_rule": "Avengers-Pro's rule here"}
+"""Keys and names of the baselines that route."""
 
 Evaluation = Mapping[str, Any]
 """An evaluation in the JSON form of ``Evaluation.to_json``, from a run or from an artifact's report."""
@@ -67,22 +83,25 @@ def dollars(value: float | None) -> str:
 
 
 def evaluation_table(evaluation: Evaluation) -> Table:
-    """Router and baselines side by side."""
+    """Router and baselines side by side; what was not measured has no row."""
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
     table.add_column("")
-    table.add_column("accuracy", justify="right")
-    table.add_column("95 %", justify="right")
-    table.add_column("mean cost", justify="right")
-    table.add_column("headroom", justify="right")
-    interval = evaluation["interval_95"]["accuracy"]
-    best = evaluation["best_single"]
+    for column in ("accuracy", "95 %", "mean cost", "headroom"):
+        table.add_column(column, justify="right")
+    best, oracle = evaluation["best_single"], evaluation["oracle"]
     rows = (
-        ("centroute", evaluation, interval, evaluation["headroom_captured"]),
-        (f"best single ({best['model']})", best, None, 0.0),
-        ("random model", evaluation["random"], None, None),
-        ("oracle", evaluation["oracle"], None, 1.0),
+        ("centroute", {**evaluation, "accuracy_95": evaluation["interval_95"]["accuracy"]}),
+        (f"best single ({best['model']})", best),
+        (per_dataset_name(evaluation), evaluation.get("best_per_dataset")),
+        ("random model", evaluation["random"]),
+        *((name, evaluation.get(key)) for key, name in OTHERS.items()),
+        ("oracle", oracle),
     )
-    for name, measured, bounds, headroom in rows:
+    for name, measured in rows:
+        if measured is None:
+            continue
+        bounds = measured.get("accuracy_95")
+        headroom = headroom_captured(measured["accuracy"], best["accuracy"], oracle["accuracy"])
         table.add_row(
             name,
             share(measured["accuracy"]),
@@ -92,6 +111,40 @@ def evaluation_table(evaluation: Evaluation) -> Table:
             style="bold" if name == "centroute" else None,
         )
     return table
+
+
+def per_dataset_name(evaluation: Evaluation) -> str:
+    """What the best model per dataset was chosen by."""
+    chosen_on = (evaluation.get("best_per_dataset") or {}).get("chosen_on")
+    return "best per dataset" if chosen_on == "calibration" else "best per dataset, in hindsight"
+
+
+def metrics_lines(evaluation: Evaluation) -> list[str]:
+    """Published metrics and the paired comparison, the unknown left out."""
+    metrics = evaluation.get("metrics") or {}
+    parts = [
+        f"{label} {shown(metrics[name])}" for name, label, shown in METRICS if metrics.get(name) is not None
+    ]
+    lines = [", ".join(parts)] if parts else []
+    others = [
+        f"{name} {evaluation[key]['aiq']:.3f}"
+        for key, name in OTHERS.items()
+        if evaluation.get(key) and evaluation[key]["aiq"] is not None
+    ]
+    if others:
+        lines.append(f"AIQ of others: {', '.join(others)}")
+    if evaluation.get("macro_accuracy") is not None:
+        n_datasets = len(evaluation["datasets"])
+        lines.append(f"mean over {n_datasets} datasets {share(evaluation['macro_accuracy'])}")
+    gain = evaluation.get("gain_over_best_single")
+    if gain and gain["accuracy"] is not None:
+        low, high = gain["interval_95"]
+        chance = "p < 0.001" if gain["p_value"] < 0.001 else f"p = {gain['p_value']:.2g}"
+        lines.append(
+            f"over the best single model {100 * gain['accuracy']:+.1f} points "
+            f"({100 * low:+.1f} to {100 * high:+.1f}), {chance}"
+        )
+    return lines
 
 
 def frontier_table(evaluation: Evaluation) -> Table | None:
@@ -167,6 +220,8 @@ def show_evaluation(evaluation: Evaluation, title: str) -> None:
     # Above the table and not its title, which would be broken at the table's width.
     out.print(f"{title}, {evaluation['n_queries']} queries", style="italic")
     out.print(evaluation_table(evaluation), soft_wrap=False)
+    for line in metrics_lines(evaluation):
+        out.print(line)
     if (table := frontier_table(evaluation)) is not None:
         out.print()
         out.print(table, soft_wrap=False)

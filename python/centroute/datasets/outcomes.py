@@ -53,14 +53,17 @@ class Outcomes:
         The source of each query, ``""`` where not given.
     ids
         An identifier of each query, for people to find it again; need not be unique.
+    tokens
+        ``[n_queries, n_models, 2]`` float64: input and output tokens counted for the pair, NaN where
+        unknown; ``None`` where the data have no counts.
     allow_unobserved
         Accept models without any observed score. Parts of a larger set need it (`subset`).
 
     Raises
     ------
     DataError
-        Shapes do not fit, a score is outside 0..1, a cost is negative or infinite, a text is empty, a
-        model name is unusable or repeated, a query has no observed score, a model has none, or there
+        Shapes do not fit, a score is outside 0..1, a cost or count is negative or infinite, a text is empty,
+        a model name is unusable or repeated, a query has no observed score, a model has none, or there
         are no queries or no models.
 
     Examples
@@ -85,6 +88,7 @@ class Outcomes:
     datasets: tuple[str, ...]
     ids: tuple[str, ...]
     allow_unobserved: InitVar[bool] = False
+    tokens: NDArray[np.float64] | None = None
 
     def __post_init__(self, allow_unobserved: bool) -> None:
         for field in ("queries", "models", "datasets", "ids"):
@@ -110,7 +114,15 @@ class Outcomes:
             names = [show(self.models[column]) for column in np.flatnonzero(~observed.any(axis=0))]
             raise DataError(f"no score was observed for {_shortened(names)}; leave it out of the pool")
 
-        for field, matrix in (("scores", scores.astype(np.float32)), ("costs", costs)):
+        matrices: dict[str, NDArray[np.floating]] = {"scores": scores.astype(np.float32), "costs": costs}
+        if self.tokens is not None:
+            tokens = _matrix("tokens", self.tokens, (*shape, 2))
+            for position, what in enumerate(("input token count", "output token count")):
+                counts = tokens[:, :, position]
+                wrong = (counts < 0) | np.isinf(counts)
+                self._check_range(what, counts, wrong, "is not a finite number of 0 or more")
+            matrices["tokens"] = tokens
+        for field, matrix in matrices.items():
             matrix.setflags(write=False)
             object.__setattr__(self, field, matrix)
 
@@ -167,6 +179,7 @@ class Outcomes:
             costs=self.costs[chosen],
             datasets=tuple(self.datasets[row] for row in numbers),
             ids=tuple(self.ids[row] for row in numbers),
+            tokens=None if self.tokens is None else self.tokens[chosen],
             allow_unobserved=True,
         )
 
@@ -265,13 +278,14 @@ def _check_names(queries: Sequence[str], models: Sequence[str]) -> None:
         seen.add(model)
 
 
-def _matrix(field: str, values: ArrayLike, shape: tuple[int, int]) -> NDArray[np.float64]:
+def _matrix(field: str, values: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.float64]:
     """Return a float64 copy of the wanted shape; range checks come before the cast to float32."""
     array = np.asarray(values)
     if array.dtype.kind not in "fiub":
         raise DataError(f"{field} must be an array of real numbers, got {array.dtype}")
     if array.shape != shape:
-        raise DataError(f"{field} has shape {array.shape}, wanted {shape} (queries, models)")
+        axes = "queries, models" if len(shape) == 2 else "queries, models, input and output"
+        raise DataError(f"{field} has shape {array.shape}, wanted {shape} ({axes})")
     return np.array(array, dtype=np.float64, order="C")
 
 

@@ -1,117 +1,57 @@
-"""Measuring a router on outcomes: accuracy, cost, baselines, headroom and the frontier."""
+"""Measuring a router on outcomes: accuracy, cost, baselines, metrics and the frontier."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from centroute._kernel import Policy
-from centroute.datasets import Outcomes
+from centroute.datasets import Outcomes, text_key
 from centroute.datasets.observed import observed_means
 from centroute.errors import DataError, PolicyError
+from centroute.evaluate import baselines, metrics
+from centroute.evaluate.baselines import Choice, Values
+from centroute.evaluate.figures import (
+    Baseline,
+    CalibrationUsed,
+    DatasetMeasured,
+    Evaluation,
+    FrontierPoint,
+    Measured,
+    Metrics,
+    ModelMeasured,
+    PairedGain,
+)
 from centroute.evaluate.frontier import willingness_grid
+from centroute.evaluate.resampling import Interval, mean_interval, mean_intervals, paired_p_value
 from centroute.router import Router
 
-N_RESAMPLES = 1000
-"""Bootstrap resamples behind the intervals."""
+N_ALPHAS = 21
+"""Values of alpha, from 0 to 1, along the trade-off of Avengers-Pro."""
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """Accuracy and mean cost of one way to choose.
+@dataclass(frozen=True, slots=True, eq=False)
+class _Table:
+    """Routable rows of outcomes: embeddings ``[n, dim]``, scores and costs ``[n, n_models]`` of the pool."""
 
-    Attributes
-    ----------
-    accuracy
-        Mean score of the chosen models, 0..1, over queries where it was observed; ``None`` when nowhere.
-    mean_cost_usd
-        Mean cost in USD a query over queries where it is known; ``None`` when nowhere.
-    model
-        The one model that was always chosen, ``None`` for a mixture.
-    """
-
-    accuracy: float | None
-    mean_cost_usd: float | None
-    model: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class FrontierPoint:
-    """What one willingness to pay (USD for one unit of quality) scores and costs."""
-
-    willingness_to_pay: float
-    accuracy: float | None
-    mean_cost_usd: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class ModelMeasured:
-    """What one model scores and costs alone, and the share of queries that the router gave it."""
-
-    name: str
-    accuracy: float | None
-    mean_cost_usd: float | None
-    share: float
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """What a router scores and costs on outcomes, beside the baselines.
-
-    Attributes
-    ----------
-    n_queries
-        Queries routed.
-    n_left_out
-        Queries without anything that the embedder knows; in no other figure.
-    router
-        The router under the policy that was asked for.
-    best_single
-        The model that was best on the calibration data, measured here.
-    oracle
-        The best observed score of each query, at the lowest known cost that has it.
-    random
-        Any observed model with equal chance.
-    headroom_captured
-        ``(router - best single) / (oracle - best single)``; ``None`` when there is no headroom.
-    models
-        What each model of the pool would score and cost alone, and the share of queries it was chosen for.
-    frontier
-        By ascending willingness to pay; empty where a cost is unknown.
-    interval_95
-        Bootstrap intervals of accuracy and mean cost, ``[low, high]`` or ``None``.
-    """
-
-    n_queries: int
+    queries: tuple[str, ...]
+    datasets: tuple[str, ...]
+    rows: NDArray[np.float32]
+    scores: Values
+    costs: Values
     n_left_out: int
-    router: Measured
-    best_single: Measured
-    oracle: Measured
-    random: Measured
-    headroom_captured: float | None
-    models: tuple[ModelMeasured, ...]
-    frontier: tuple[FrontierPoint, ...]
-    interval_95: Mapping[str, tuple[float, float] | None]
 
-    def to_json(self) -> dict[str, object]:
-        """Keys as ``docs/design.md`` names them; unknown values are ``None``."""
+    def plain_rows(self, router: Router) -> NDArray[np.float32]:
+        """The embeddings without the router's surface features, which published routers do not have."""
+        surface = router.artifact.embedder.surface
+        plain = self.rows if surface is None else self.rows[:, : -len(surface.mean)]
+        return np.ascontiguousarray(plain)
 
-        def mixture(measured: Measured) -> dict[str, object]:
-            return {"accuracy": measured.accuracy, "mean_cost_usd": measured.mean_cost_usd}
+    def measure(self, choice: Choice) -> Measured:
+        return Measured(mean(pick(self.scores, choice)), mean(pick(self.costs, choice)))
 
-        return {
-            "n_queries": self.n_queries,
-            "n_left_out": self.n_left_out,
-            **mixture(self.router),
-            "best_single": {"model": self.best_single.model, **mixture(self.best_single)},
-            "oracle": mixture(self.oracle),
-            "random": mixture(self.random),
-            "headroom_captured": self.headroom_captured,
-            "models": [asdict(model) for model in self.models],
-            "frontier": [asdict(point) for point in self.frontier],
-            "interval_95": {name: interval and list(interval) for name, interval in self.interval_95.items()},
-        }
+    def measure_95(self, choice: Choice) -> Measured:
+        return _measured_95(pick(self.scores, choice), pick(self.costs, choice))
 
 
 def evaluate(
@@ -121,6 +61,8 @@ def evaluate(
     policy: Policy | None = None,
     embeddings: NDArray[np.float32] | None = None,
     frontier_points: int = 40,
+    calibration: Outcomes | None = None,
+    calibration_embeddings: NDArray[np.float32] | None = None,
 ) -> Evaluation:
     """Route every query and look up what the chosen model scored and cost.
 
@@ -134,9 +76,14 @@ def evaluate(
     policy
         What is asked of the router; its own default when not given.
     embeddings
-        Rows ``[n_queries, dim]`` of the queries, when they are at hand already.
+        Rows ``[n_queries, dim]`` of the queries, as `Router.embed` gives them, when they are at hand already.
     frontier_points
         Amounts of willingness to pay to measure, 0 for none.
+    calibration
+        Outcomes to fit the baselines ``knn`` and ``avengers_pro`` to and to choose the best model per dataset
+        by; without them the first two are ``None``. Best those that the router was calibrated on.
+    calibration_embeddings
+        Rows ``[calibration.n_queries, dim]``, likewise.
 
     Raises
     ------
@@ -145,94 +92,91 @@ def evaluate(
     PolicyError
         As :meth:`Router.route`.
     """
-    scores, costs = _by_pool(outcomes.scores, outcomes, router), _by_pool(outcomes.costs, outcomes, router)
-    if embeddings is None:
-        embeddings = router.embed(outcomes.queries, allow_zero_rows=True)
-    routable = np.asarray(embeddings.any(axis=1))
-    if not routable.any():
-        raise DataError(f"none of the {len(routable)} queries holds anything that the embedder knows")
-    rows = np.ascontiguousarray(embeddings[routable], dtype=np.float32)
-    scores, costs = scores[routable], costs[routable]
-
-    batch = router.route_embeddings(rows, policy=policy)
-    chosen_scores, chosen_costs = _pick(scores, batch.model_ids), _pick(costs, batch.model_ids)
+    table = _table(router, outcomes, embeddings)
+    seen = None if calibration is None else _calibration_table(router, calibration, calibration_embeddings)
     artifact = router.artifact
-    best_id = best_single_id(artifact.prior_quality, artifact.prior_cost)
-    best = _measured(scores[:, best_id], costs[:, best_id], model=router.models[best_id])
-    routed = _measured(chosen_scores, chosen_costs)
-    oracle = _oracle(scores, costs)
-    shares = np.bincount(batch.model_ids, minlength=len(router.models)) / len(rows)
+    scores, costs = table.scores, table.costs
+
+    chosen = router.route_embeddings(table.rows, policy=policy).model_ids
+    best_id = baselines.best_single_id(artifact.prior_quality, artifact.prior_cost)
+    best = _measured_95(scores[:, best_id], costs[:, best_id], model=router.models[best_id])
+    oracle_scores, oracle_costs = baselines.oracle(scores, costs)
+    oracle = _measured_95(oracle_scores, oracle_costs)
+    shares = np.bincount(chosen, minlength=len(router.models)) / len(table.rows)
+    models = tuple(
+        ModelMeasured(name, mean(scores[:, column]), mean(costs[:, column]), float(shares[column]))
+        for column, name in enumerate(router.models)
+    )
+    amounts, along = _along_frontier(router, table, artifact.frontier[:, 0], policy, frontier_points)
+    gain = pick(scores, chosen) - scores[:, best_id]
+    intervals = mean_intervals(
+        np.column_stack(
+            [pick(scores, chosen), pick(costs, chosen), gain, *(pick(scores, choice) for choice in along)]
+        )
+    )
+    routed = Measured(mean(pick(scores, chosen)), mean(pick(costs, chosen)), accuracy_95=intervals[0])
+    frontier = tuple(
+        _frontier_point(table, amount, choice, interval, n_models=len(models))
+        for amount, choice, interval in zip(amounts, along, intervals[3:], strict=True)
+    )
+    by, known = ("data", table) if seen is None else ("calibration", seen)
+    per_dataset = None
+    if any(table.datasets):
+        per_dataset = table.measure_95(
+            baselines.best_per_dataset(
+                table.datasets, (known.datasets, known.scores, known.costs), otherwise=best_id
+            )
+        )
+    datasets = _datasets(router, table, chosen, best_id, oracle_scores) if any(table.datasets) else ()
+    weak_id = baselines.cheapest_id(artifact.prior_quality, artifact.prior_cost)
+    cost_range = _cost_range(models)
     return Evaluation(
-        n_queries=len(rows),
-        n_left_out=int((~routable).sum()),
+        n_queries=len(table.rows),
+        n_left_out=table.n_left_out,
         router=routed,
         best_single=best,
         oracle=oracle,
-        random=_measured(_row_means(scores), _row_means(costs)),
-        headroom_captured=headroom_captured(routed, best, oracle),
-        models=tuple(
-            ModelMeasured(name, _mean(scores[:, column]), _mean(costs[:, column]), float(shares[column]))
-            for column, name in enumerate(router.models)
-        ),
-        frontier=measure_frontier(
-            router, rows, scores, costs, grid=artifact.frontier[:, 0], policy=policy, n_points=frontier_points
-        ),
-        interval_95={
-            "accuracy": _interval(chosen_scores),
-            "mean_cost_usd": _interval(chosen_costs),
-        },
+        random=_measured_95(observed_means(scores.T), observed_means(costs.T)),
+        headroom_captured=metrics.headroom_captured(routed.accuracy, best.accuracy, oracle.accuracy),
+        models=models,
+        frontier=frontier,
+        interval_95={"accuracy": intervals[0], "mean_cost_usd": intervals[1]},
+        metrics=_metrics(routed, models, frontier, best_id=best_id, weak_id=weak_id),
+        gain=PairedGain(mean(gain), intervals[2], paired_p_value(gain)),
+        macro_accuracy=metrics.macro({dataset.name: dataset.accuracy for dataset in datasets}),
+        datasets=datasets,
+        best_per_dataset=per_dataset,
+        best_per_dataset_by=by,
+        alpha_rule=_alpha_rule(router, table, policy, cost_range),
+        knn=None if seen is None else _knn(router, table, seen, cost_range, n_points=frontier_points),
+        avengers_pro=None if seen is None else _avengers_pro(router, table, seen, cost_range),
+        calibration=None if seen is None else _shared_texts(table, seen),
     )
 
 
-def best_single_id(prior_quality: NDArray[np.floating], prior_cost: NDArray[np.floating]) -> int:
-    """Model of the highest mean quality; ties go to the lower cost (unknown last), then the lower id."""
-    known = np.where(np.isnan(prior_cost), np.inf, prior_cost)
-    return int(np.lexsort((np.arange(len(known)), known, -prior_quality))[0])
+def pick(values: Values, model_ids: NDArray[np.integer]) -> Values:
+    """Value of the chosen model of each row, ``[n]``."""
+    return np.take_along_axis(values, model_ids[:, None].astype(np.intp), axis=1)[:, 0]
 
 
-def headroom_captured(routed: Measured, best: Measured, oracle: Measured) -> float | None:
-    """``(router - best single) / (oracle - best single)``, ``None`` where undefined."""
-    if routed.accuracy is None or best.accuracy is None or oracle.accuracy is None:
-        return None
-    headroom = oracle.accuracy - best.accuracy
-    return (routed.accuracy - best.accuracy) / headroom if headroom > 0 else None
+def mean(values: Values) -> float | None:
+    """Mean of the known values, ``None`` where there is none."""
+    found = float(observed_means(values[:, None])[0])
+    return None if np.isnan(found) else found
 
 
-def measure_frontier(
-    router: Router,
-    rows: NDArray[np.float32],
-    scores: NDArray[np.floating],
-    costs: NDArray[np.floating],
-    *,
-    grid: NDArray[np.float32],
-    policy: Policy | None,
-    n_points: int,
-) -> tuple[FrontierPoint, ...]:
-    """Measure each willingness to pay on rows ``[n, dim]``, with the limits of ``policy``.
+def _measured_95(scores: Values, costs: Values, model: str | None = None) -> Measured:
+    return Measured(mean(scores), mean(costs), model, mean_interval(scores))
 
-    The amounts are those of ``grid``, and where it is empty a new one over the predictions. Empty when
-    ``n_points`` is 0, a candidate's cost is unknown, or no cost was observed.
+
+def by_pool(values: Values, outcomes: Outcomes, router: Router) -> Values:
+    """Columns in the order of the router's pool, NaN for models that the outcomes lack.
+
+    Raises
+    ------
+    DataError
+        If no model is in both.
     """
-    if n_points == 0 or np.isnan(costs).all():
-        return ()
-    if len(grid) == 0:
-        quality, cost = router.predict(rows)
-        known = ~np.isnan(cost).any(axis=0)
-        grid = willingness_grid(quality[:, known], cost[:, known], n_points=n_points)
-    cleared = (policy or Policy()).replace(alpha=None, max_mean_cost=None, min_quality=None)
-    points = []
-    for amount in grid.tolist():
-        try:
-            batch = router.route_embeddings(rows, policy=cleared.replace(willingness_to_pay=amount))
-        except PolicyError:
-            return ()
-        measured = _measured(_pick(scores, batch.model_ids), _pick(costs, batch.model_ids))
-        points.append(FrontierPoint(amount, measured.accuracy, measured.mean_cost_usd))
-    return tuple(points)
-
-
-def _by_pool(values: NDArray[np.floating], outcomes: Outcomes, router: Router) -> NDArray[np.floating]:
-    """Columns in the order of the router's pool, NaN for models that the outcomes lack."""
     columns = {name: column for column, name in enumerate(outcomes.models)}
     if not any(name in columns for name in router.models):
         raise DataError(
@@ -246,38 +190,238 @@ def _by_pool(values: NDArray[np.floating], outcomes: Outcomes, router: Router) -
     return table
 
 
-def _pick(values: NDArray[np.floating], model_ids: NDArray[np.int32]) -> NDArray[np.floating]:
-    return np.take_along_axis(values, model_ids[:, None].astype(np.intp), axis=1)[:, 0]
+def _table(router: Router, outcomes: Outcomes, embeddings: NDArray[np.float32] | None) -> _Table:
+    scores, costs = by_pool(outcomes.scores, outcomes, router), by_pool(outcomes.costs, outcomes, router)
+    if embeddings is None:
+        embeddings = router.embed(outcomes.queries, allow_zero_rows=True)
+    routable = np.asarray(embeddings.any(axis=1))
+    if not routable.any():
+        raise DataError(f"none of the {len(routable)} queries holds anything that the embedder knows")
+    kept = np.flatnonzero(routable)
+    return _Table(
+        queries=tuple(outcomes.queries[row] for row in kept),
+        datasets=tuple(outcomes.datasets[row] for row in kept),
+        rows=np.ascontiguousarray(embeddings[kept], dtype=np.float32),
+        scores=scores[kept],
+        costs=costs[kept],
+        n_left_out=len(routable) - len(kept),
+    )
 
 
-def _row_means(values: NDArray[np.floating]) -> NDArray[np.float64]:
-    return observed_means(values.T)
+def _calibration_table(
+    router: Router, calibration: Outcomes, embeddings: NDArray[np.float32] | None
+) -> _Table:
+    try:
+        table = _table(router, calibration, embeddings)
+    except DataError as error:
+        raise DataError(f"calibration data: {error}") from error
+    if np.isnan(table.scores).all():
+        raise DataError("calibration data: no score of any model of the router's pool")
+    return table
 
 
-def _oracle(scores: NDArray[np.floating], costs: NDArray[np.floating]) -> Measured:
-    best = np.nanmax(np.where(np.isnan(scores), -1.0, scores), axis=1)
-    best = np.where(best < 0, np.nan, best)
-    cost = np.where(np.isnan(costs) | (scores != best[:, None]), np.inf, costs).min(axis=1)
-    return _measured(best, np.where(np.isinf(cost), np.nan, cost))
+def _along_frontier(
+    router: Router, table: _Table, grid: NDArray[np.float32], policy: Policy | None, n_points: int
+) -> tuple[list[float], list[Choice]]:
+    """Amounts of willingness to pay, and what each chooses within the limits of ``policy``.
+
+    The amounts are those of ``grid``, and where it is empty a new one over the predictions. None when
+    ``n_points`` is 0, a candidate's cost is unknown, or no cost was observed.
+    """
+    if n_points == 0 or np.isnan(table.costs).all():
+        return [], []
+    if len(grid) == 0:
+        quality, cost = router.predict(table.rows)
+        known = ~np.isnan(cost).any(axis=0)
+        grid = willingness_grid(quality[:, known], cost[:, known], n_points=n_points)
+    limits = (policy or Policy()).replace(alpha=None, max_mean_cost=None, min_quality=None)
+    choices = []
+    for amount in grid.tolist():
+        try:
+            batch = router.route_embeddings(table.rows, policy=limits.replace(willingness_to_pay=amount))
+        except PolicyError:
+            return [], []
+        choices.append(batch.model_ids)
+    return grid.tolist(), choices
 
 
-def _measured(
-    scores: NDArray[np.floating], costs: NDArray[np.floating], model: str | None = None
-) -> Measured:
-    return Measured(_mean(scores), _mean(costs), model)
+def _frontier_point(
+    table: _Table, amount: float, choice: Choice, interval: Interval | None, *, n_models: int
+) -> FrontierPoint:
+    measured = table.measure(choice)
+    shares = np.bincount(choice, minlength=n_models) / len(choice)
+    return FrontierPoint(amount, measured.accuracy, measured.mean_cost_usd, tuple(shares.tolist()), interval)
 
 
-def _mean(values: NDArray[np.floating]) -> float | None:
-    mean = float(observed_means(values[:, None])[0])
-    return None if np.isnan(mean) else mean
+def _datasets(
+    router: Router, table: _Table, chosen: Choice, best_id: int, oracle_scores: Values
+) -> tuple[DatasetMeasured, ...]:
+    names = np.array(table.datasets, dtype=object)
+    chosen_scores, chosen_costs = pick(table.scores, chosen), pick(table.costs, chosen)
+    found = []
+    for name in set(table.datasets):
+        rows = np.flatnonzero(names == name)
+        quality = observed_means(table.scores[rows])
+        top = baselines.best_single_id(quality, observed_means(table.costs[rows]))
+        top_accuracy = mean(table.scores[rows, top])
+        found.append(
+            DatasetMeasured(
+                name=name,
+                n_queries=len(rows),
+                accuracy=mean(chosen_scores[rows]),
+                accuracy_95=mean_interval(chosen_scores[rows]),
+                mean_cost_usd=mean(chosen_costs[rows]),
+                best_single_accuracy=mean(table.scores[rows, best_id]),
+                best_model=Measured(
+                    top_accuracy,
+                    mean(table.costs[rows, top]),
+                    None if top_accuracy is None else router.models[top],
+                ),
+                oracle_accuracy=mean(oracle_scores[rows]),
+            )
+        )
+    return tuple(sorted(found, key=lambda dataset: (-dataset.n_queries, dataset.name)))
 
 
-def _interval(values: NDArray[np.floating]) -> tuple[float, float] | None:
-    """95 % bootstrap interval of the mean of the known values; the draw is seeded."""
-    known = values[~np.isnan(values)]
-    if len(known) == 0:
+def _metrics(
+    routed: Measured,
+    models: tuple[ModelMeasured, ...],
+    frontier: tuple[FrontierPoint, ...],
+    *,
+    best_id: int,
+    weak_id: int | None,
+) -> Metrics:
+    points = _known([(point.mean_cost_usd, point.accuracy) for point in frontier])
+    best = models[best_id]
+    reached = [accuracy for _, accuracy in points]
+    if routed.accuracy is not None:
+        reached.append(routed.accuracy)
+    weak = None if weak_id is None or weak_id == best_id else models[weak_id].accuracy
+    curve = [] if weak_id is None else _strong_shares(models, frontier, best_id=best_id, weak_id=weak_id)
+    return Metrics(
+        aiq=metrics.aiq(points, _cost_range(models)),
+        apgr=metrics.apgr(curve, weak=weak, strong=best.accuracy),
+        cpt_50=metrics.cpt(curve, 0.5, weak=weak, strong=best.accuracy),
+        cpt_80=metrics.cpt(curve, 0.8, weak=weak, strong=best.accuracy),
+        perf_gain=metrics.perf_gain(reached, best.accuracy),
+        cost_save=metrics.cost_save(points, accuracy=best.accuracy, mean_cost_usd=best.mean_cost_usd),
+        pareto_dist=metrics.pareto_dist(points, _known([(m.mean_cost_usd, m.accuracy) for m in models])),
+        arena=metrics.arena(routed.accuracy, routed.mean_cost_usd),
+    )
+
+
+def _strong_shares(
+    models: tuple[ModelMeasured, ...], frontier: tuple[FrontierPoint, ...], *, best_id: int, weak_id: int
+) -> list[tuple[float, float]]:
+    """Share of the strong model and accuracy along the frontier, as `metrics.apgr` wants them.
+
+    RouteLLM routes between two models, and with two the share is that of the queries. With more it is the
+    share of the spending between the two, ``(cost - weak) / (strong - weak)``: the same number where a call
+    of either model costs the same on every query.
+    """
+    if len(models) == 2:
+        return _known([(point.shares[best_id], point.accuracy) for point in frontier])
+    low, high = models[weak_id].mean_cost_usd, models[best_id].mean_cost_usd
+    if low is None or high is None or high <= low:
+        return []
+    points = _known([(point.mean_cost_usd, point.accuracy) for point in frontier])
+    return [((cost - low) / (high - low), accuracy) for cost, accuracy in points]
+
+
+def _alpha_rule(
+    router: Router, table: _Table, policy: Policy | None, cost_range: tuple[float, float] | None
+) -> Baseline | None:
+    limits = policy or Policy()
+
+    def choose(alpha: float) -> Choice | None:
+        try:
+            return baselines.by_alpha(router, table.rows, limits, alpha)
+        except PolicyError:
+            return None
+
+    first = choose(1.0)
+    if first is None:
         return None
-    rng = np.random.default_rng(0)
-    means = [known[rng.integers(len(known), size=len(known))].mean() for _ in range(N_RESAMPLES)]
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)
+    return _baseline(table, first, [(alpha, choose(alpha)) for alpha in _alphas()], "alpha", cost_range)
+
+
+def _avengers_pro(
+    router: Router, table: _Table, seen: _Table, cost_range: tuple[float, float] | None
+) -> Baseline:
+    other, model_ids = baselines.avengers_pro(seen.plain_rows(router), seen.scores, seen.costs)
+    rows = table.plain_rows(router)
+
+    def choose(alpha: float) -> Choice | None:
+        try:
+            chosen = baselines.by_alpha(other, rows, Policy(), alpha)
+        except PolicyError:
+            return None
+        return model_ids[chosen].astype(np.int32)
+
+    first = choose(1.0)
+    assert first is not None  # noqa: S101, quality alone needs no cost
+    return _baseline(table, first, [(alpha, choose(alpha)) for alpha in _alphas()], "alpha", cost_range)
+
+
+def _knn(
+    router: Router,
+    table: _Table,
+    seen: _Table,
+    cost_range: tuple[float, float] | None,
+    *,
+    n_points: int,
+) -> Baseline:
+    neighbors = baselines.NearestNeighbors(seen.plain_rows(router), seen.scores, seen.costs)
+    quality, cost = neighbors.predict(table.plain_rows(router))
+    first = baselines.choose(quality, cost, None)
+    along: list[tuple[float, Choice | None]] = []
+    known = ~np.isnan(cost).any(axis=0) & ~np.isnan(quality).any(axis=0)
+    if n_points and known.any():
+        grid = willingness_grid(
+            quality[:, known].astype(np.float32), cost[:, known].astype(np.float32), n_points=n_points
+        )
+        along = [(amount, baselines.choose(quality, cost, amount)) for amount in grid.tolist()]
+    return _baseline(table, first, along, "willingness_to_pay", cost_range)
+
+
+def _baseline(
+    table: _Table,
+    first: Choice,
+    along: list[tuple[float, Choice | None]],
+    trade_off: str,
+    cost_range: tuple[float, float] | None,
+) -> Baseline:
+    """Figures of a baseline from its choices: quality first, and along its trade-off (``None``: refused)."""
+    measured = table.measure_95(first)
+    points: list[tuple[float, float | None, float | None]] = []
+    if not np.isnan(table.costs).all() and all(choice is not None for _, choice in along):
+        for number, choice in along:
+            if choice is not None:
+                point = table.measure(choice)
+                points.append((number, point.accuracy, point.mean_cost_usd))
+    return Baseline(
+        accuracy=measured.accuracy,
+        mean_cost_usd=measured.mean_cost_usd,
+        accuracy_95=measured.accuracy_95,
+        aiq=metrics.aiq(_known([(cost, accuracy) for _, accuracy, cost in points]), cost_range),
+        trade_off=trade_off,
+        points=tuple(points),
+    )
+
+
+def _shared_texts(table: _Table, seen: _Table) -> CalibrationUsed:
+    texts = {text_key(query) for query in seen.queries}
+    return CalibrationUsed(len(seen.rows), sum(text_key(query) in texts for query in table.queries))
+
+
+def _cost_range(models: tuple[ModelMeasured, ...]) -> tuple[float, float] | None:
+    costs = [model.mean_cost_usd for model in models if model.mean_cost_usd is not None]
+    return (min(costs), max(costs)) if costs else None
+
+
+def _known(points: list[tuple[float | None, float | None]]) -> list[tuple[float, float]]:
+    return [(first, second) for first, second in points if first is not None and second is not None]
+
+
+def _alphas() -> list[float]:
+    return [float(alpha) for alpha in np.linspace(0, 1, N_ALPHAS)]

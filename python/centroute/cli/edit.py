@@ -1,0 +1,92 @@
+"""``centroute edit``: a router file in, the edited one in its place or under another name."""
+
+from pathlib import Path
+from typing import Any
+
+from centroute.artifact import Artifact
+from centroute.cli import screen
+from centroute.cli.output import refuse_unwritable
+from centroute.datasets import read_outcomes
+from centroute.edit import FEW_OUTCOMES, add_model, drop_model, set_price
+from centroute.embedders import load_embedder
+from centroute.errors import ArtifactError, DataError
+
+
+def run_add_model(router: Path, name: str, *, data: Path, embedder: str | None, output: Path | None) -> None:
+    """Fit the new model's column and write the router."""
+    target = _target(router, output)
+    if target.exists() and data.exists() and target.samefile(data):
+        raise ArtifactError(f"{target}: cannot be written (it is the data)")
+    artifact = Artifact.load(router)
+    outcomes = read_outcomes(data)
+    loaded = None if embedder is None else load_embedder(embedder)
+    try:
+        with screen.progress_bar() as progress:
+            edited = add_model(artifact, name, outcomes, embedder=loaded, progress=progress)
+    except ArtifactError as error:
+        raise ArtifactError(f"{router}: {error}") from error
+    except DataError as error:
+        raise DataError(f"{data}: {error}") from error
+    edited.save(target)
+    edit = _last_edit(edited)
+    if edit["n_outcomes"] < FEW_OUTCOMES:
+        screen.warn(f"{edit['n_outcomes']} outcomes are few: what {name} is predicted is mostly the pool's")
+    screen.out.print(
+        f"added {name}: {edit['n_outcomes']} outcomes, mean quality {edited.prior_quality[-1]:.3f}, "
+        f"mean cost {screen.dollars(float(edited.prior_cost[-1]))}"
+    )
+    if edit["n_frontier_queries"]:
+        screen.out.print(f"frontier: measured anew on {edit['n_frontier_queries']} queries of {data}")
+    _tell(artifact, edited, target)
+
+
+def run_drop_model(router: Path, name: str, *, output: Path | None) -> None:
+    """Take the model out and write the router."""
+    target = _target(router, output)
+    artifact = Artifact.load(router)
+    try:
+        edited = drop_model(artifact, name)
+    except ArtifactError as error:
+        raise ArtifactError(f"{router}: {error}") from error
+    edited.save(target)
+    screen.out.print(f"dropped {name}; the pool is {', '.join(model.name for model in edited.models)}")
+    _tell(artifact, edited, target)
+
+
+def run_set_price(router: Path, name: str, *, output: Path | None, **prices: Any) -> None:
+    """Set prices, costs with them, and write the router."""
+    target = _target(router, output)
+    artifact = Artifact.load(router)
+    try:
+        edited = set_price(artifact, name, **prices)
+    except ArtifactError as error:
+        raise ArtifactError(f"{router}: {error}") from error
+    edited.save(target)
+    edit = _last_edit(edited)
+    if "mean_cost_usd" in edit:
+        before, after = (screen.dollars(edit[key]) for key in ("mean_cost_usd_before", "mean_cost_usd"))
+        screen.out.print(f"priced {name}: mean cost {before} before, {after} now")
+    else:
+        column = [model.name for model in edited.models].index(name)
+        cost = screen.dollars(float(edited.prior_cost[column]))
+        screen.out.print(f"priced {name}: its mean cost, {cost}, is as before")
+    _tell(artifact, edited, target)
+
+
+def _target(router: Path, output: Path | None) -> Path:
+    target = router if output is None else output
+    refuse_unwritable(target)
+    return target
+
+
+def _last_edit(artifact: Artifact) -> dict[str, Any]:
+    return artifact.report["edits"][-1]  # type: ignore[index, return-value]
+
+
+def _tell(before: Artifact, after: Artifact, target: Path) -> None:
+    """What an edit took away besides, and where the router went."""
+    if len(before.frontier) and not len(after.frontier):
+        screen.out.print("frontier: dropped, it was measured before the edit; max-mean-cost needs a new one")
+    if before.default_policy != after.default_policy:
+        screen.out.print(f"default policy: {after.default_policy}")
+    screen.out.print(f"wrote {target} ({target.stat().st_size} bytes)")
