@@ -79,3 +79,50 @@ def test_errors_come_back_from_the_file(tmp_path: Path) -> None:
 def test_errors_that_are_none_are_refused(errors: np.ndarray, wanted: str) -> None:
     with pytest.raises(ArtifactError, match=wanted):
         replace(make_artifact(), quality_se=errors.astype(np.float32)).to_bytes()
+
+
+# -- where they come from ----------------------------------------------------------------
+
+
+def test_errors_of_one_cluster_by_hand() -> None:
+    from centroute.calibrate.uncertainty import STRENGTH, quality_errors
+
+    scores = np.array([[1, 0], [0, 0], [1, np.nan], [1, 0]], dtype=np.float32)
+    quality = np.array([[0.75, 0.0]])
+    ids, weights = np.zeros((4, 1), dtype=np.int32), np.ones((4, 1))
+    (errors,) = quality_errors(ids, weights, scores, quality, shrinkage=2.0)
+    assert errors[0] == pytest.approx(np.sqrt((0.75 * 0.25) / (4 + 2 + 1)))
+    assert errors[1] == 0
+    assert STRENGTH > 0
+
+
+def test_more_outcomes_make_smaller_errors_and_none_the_spread_of_one() -> None:
+    from centroute.calibrate.uncertainty import quality_errors
+
+    rng = np.random.default_rng(0)
+    scores = (rng.random((1000, 1)) < 0.5).astype(np.float32)
+    ids = (rng.random((1000, 1)) < 0.1).astype(np.int32)
+    errors = quality_errors(ids, np.ones((1000, 1)), scores, np.full((3, 1), 0.5), shrinkage=0.0)[:, 0]
+    np.testing.assert_allclose(errors, [0.5 / np.sqrt(n + 1) for n in np.bincount(ids[:, 0], minlength=3)])
+
+
+@pytest.mark.parametrize("method", ["means", "learned"])
+def test_held_out_means_lie_within_the_errors(method: str) -> None:
+    """The synthetic sample's cells, again from another half: differences in units of their errors."""
+    from centroute.calibrate import calibrate
+    from centroute.datasets import synthetic_outcomes
+
+    def fit(n_queries: int) -> Artifact:
+        return calibrate(
+            synthetic_outcomes(n_queries=n_queries, seed=5), method=method, n_clusters=8, top_p=1, beta=9.0,
+            shrinkage=1.0, surface_weight=0.0, holdout=0.0,
+        )  # fmt: skip
+
+    few, many = fit(400), fit(4000)
+    nearest = (few.centroids @ many.centroids.T).argmax(axis=1)
+    close = (few.centroids @ many.centroids.T).max(axis=1) > 0.97
+    assert few.quality_se is not None
+    assert many.quality_se is not None
+    distance = (few.quality - many.quality[nearest]) / np.hypot(few.quality_se, many.quality_se[nearest])
+    assert (np.abs(distance[close]) < 1.96).mean() > 0.8
+    assert (few.quality_se > many.quality_se[nearest]).mean() > 0.9

@@ -23,6 +23,7 @@ from centroute.calibrate.settings import (
     Settings,
 )
 from centroute.calibrate.tables import ScoreTables, mean_tables
+from centroute.calibrate.uncertainty import quality_errors
 from centroute.datasets import Outcomes, split_by_text, text_key
 from centroute.embedders import Embedder, load_embedder
 from centroute.errors import DataError
@@ -300,7 +301,8 @@ def _fit(
     part: _Part, settings: Settings, *, seed: int, embedder: Embedder, default_policy: Policy | None
 ) -> Artifact:
     surface = part.surface(settings.surface_weight)
-    centroids, tables = _tables(part.routed(surface), part.outcomes, settings, seed=seed)
+    rows = part.routed(surface)
+    centroids, tables = _tables(rows, part.outcomes, settings, seed=seed)
     unscored = np.isnan(tables.prior_quality)
     if unscored.any():
         name = part.outcomes.models[int(np.argmax(unscored))]
@@ -312,6 +314,14 @@ def _fit(
         name: getattr(tables, name).astype(np.float32)
         for name in ("quality", "cost", "count", "prior_quality", "prior_cost")
     }
+    ids, similarities = nearest_clusters(rows, centroids, settings.top_p)
+    errors = quality_errors(
+        ids,
+        softmax_weights(similarities, settings.beta),
+        part.outcomes.scores,
+        tables.quality,
+        shrinkage=settings.shrinkage,
+    )
     return Artifact(
         models=tuple(PoolModel(name) for name in part.outcomes.models),
         embedder=EmbedderId(embedder.name, dim, fingerprint, surface),
@@ -321,6 +331,7 @@ def _fit(
         beta=settings.beta,
         method={},
         default_policy=default_policy,
+        quality_se=errors.astype(np.float32),
         **single,
     )
 

@@ -1,0 +1,52 @@
+"""Standard errors of the quality table: how far a cell may be from what more outcomes would show.
+
+The variance of one outcome around the blend is taken per cell, drawn to that of the model; divided by the
+outcomes behind the cell and the pseudo-outcomes that its value was drawn by, it is the variance of the cell:
+
+    s²[c, m] = (sum_i w_ic r_im² + STRENGTH · s²[m]) / (sum_i w_ic + STRENGTH),    r = score − blend
+    quality_se[c, m]² = s²[c, m] / (sum_i w_ic + shrinkage + 1)
+
+The last one keeps a cell that no outcome is behind at the spread of a single one. Errors between clusters and
+between models are taken as independent where they are used (``rust/core/src/uncertainty.rs``).
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from centroute.calibrate.assignment import blend
+
+STRENGTH = 10.0
+"""Outcomes that a cell's own variance must outweigh."""
+
+
+def quality_errors(
+    ids: NDArray[np.int32],
+    weights: NDArray[np.float64],
+    scores: NDArray[np.float32],
+    quality: NDArray[np.float64],
+    *,
+    shrinkage: float,
+) -> NDArray[np.float64]:
+    """Standard error of every cell, ``[n_clusters, n_models]``.
+
+    Parameters
+    ----------
+    ids, weights
+        Soft assignment of the rows that the table was fitted on, ``[n, top_p]``.
+    scores
+        Their scores ``[n, n_models]``, NaN where not observed.
+    quality
+        The table ``[n_clusters, n_models]``.
+    shrinkage
+        Pseudo-outcomes that drew its cells.
+    """
+    known = ~np.isnan(scores)
+    squares = np.where(known, (np.nan_to_num(scores) - blend(ids, weights, quality)) ** 2, 0.0)
+    counts, sums = np.zeros_like(quality), np.zeros_like(quality)
+    for place in range(ids.shape[1]):
+        weight = weights[:, place, None]
+        np.add.at(counts, ids[:, place], weight * known)
+        np.add.at(sums, ids[:, place], weight * squares)
+    pooled = squares.sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+    variance = (sums + STRENGTH * pooled) / (counts + STRENGTH)
+    return np.asarray(np.sqrt(variance / (counts + shrinkage + 1.0)))
