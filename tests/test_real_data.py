@@ -63,14 +63,14 @@ def test_kernel_and_reference_choose_the_same_on_every_row(name, policies, embed
         assert n_ties <= len(embeddings) / 100
 
 
-def held_out(name, embedder, *, method="auto", n_seeds=5, outcomes=None):
-    """Evaluations of a method on the holdouts of some seeds."""
+def held_out(name, embedder, *, n_seeds=5, outcomes=None):
+    """Evaluations of `auto` on the holdouts of some seeds."""
     outcomes = outcomes or real(name)
     embeddings = embedder.embed(outcomes.queries)
     return [
-        calibrate(
-            outcomes, embedder=embedder, embeddings=embeddings, method=method, seed=seed, refit=False
-        ).report["evaluation"]
+        calibrate(outcomes, embedder=embedder, embeddings=embeddings, seed=seed, refit=False).report[
+            "evaluation"
+        ]
         for seed in range(n_seeds)
     ]
 
@@ -79,17 +79,15 @@ def gains(reports):
     return [report["accuracy"] - report["best_single"]["accuracy"] for report in reports]
 
 
-@pytest.mark.parametrize("method", ["auto", "means"])
-def test_llmrouter9_beats_the_best_single_model_by_two_points(method, embedder):
-    # Five seeds reached 3.7 for auto and 3.4 for means.
-    assert np.mean(gains(held_out("llmrouter9", embedder, method=method, n_seeds=3))) >= 0.020
+def test_llmrouter9_beats_the_best_single_model_by_two_points(embedder):
+    assert np.mean(gains(held_out("llmrouter9", embedder, n_seeds=2))) >= 0.020
 
 
 @pytest.mark.parametrize("name", ["mmlu_pro", "routellm2"])
 def test_auto_is_not_worse_than_the_best_single_model_where_one_is_best_nearly_everywhere(name, embedder):
     outcomes = real(name)
     some = outcomes.subset(np.random.default_rng(0).permutation(outcomes.n_queries)[:4000])
-    assert np.mean(gains(held_out(name, embedder, n_seeds=2, outcomes=some))) >= -0.004
+    assert np.mean(gains(held_out(name, embedder, n_seeds=1, outcomes=some))) >= -0.004
 
 
 def test_routerbench3_reaches_the_best_single_models_accuracy_at_a_share_of_its_cost(embedder):

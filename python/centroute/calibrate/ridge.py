@@ -74,18 +74,25 @@ class NormalEquations:
         for column, observed in enumerate(known.T):
             columns_of.setdefault(observed.tobytes(), []).append(column)
         groups = tuple(np.array(columns) for columns in columns_of.values())
+        firsts = [group[0] for group in groups]
+        of_groups = _moments(ids, weights, known[:, firsts].astype(np.float64), n_clusters)
+        count = np.empty((n_clusters, values.shape[1]))
+        for place, group in enumerate(groups):
+            count[:, group] = of_groups[:, [place]]
         return cls(
-            grams=tuple(_gram(ids, weights, known[:, group[0]], n_clusters) for group in groups),
+            grams=tuple(_gram(ids, weights, known[:, first], n_clusters) for first in firsts),
             groups=groups,
             moments=_moments(ids, weights, residuals, n_clusters),
-            count=_moments(ids, weights, known.astype(np.float64), n_clusters),
+            count=count,
             prior=prior,
         )
 
     def solve(self, shrinkage: float) -> NDArray[np.float64]:
         """Cells ``[n_clusters, n_columns]``; a column without any observation is NaN."""
-        cells = np.empty_like(self.moments)
+        cells = np.zeros_like(self.moments)
         for columns, gram in zip(self.groups, self.grams, strict=True):
+            if np.isnan(self.prior[columns[0]]):
+                continue
             regular = gram + max(shrinkage, LEAST_SHRINKAGE) * np.eye(len(gram))
             cells[:, columns] = _solve(regular, np.ascontiguousarray(self.moments[:, columns]))
         return np.asarray(cells + self.prior)

@@ -152,8 +152,9 @@ def cross_validate(
             for n_clusters in resolutions:
                 if (surface_weight, n_clusters) not in made:
                     made[surface_weight, n_clusters] = spherical_kmeans(
-                        rows[inside], n_clusters=n_clusters, seed=seed, n_restarts=1, allow_fewer=True
-                    )
+                        rows[inside], n_clusters=n_clusters, seed=seed, n_restarts=1, tolerance=1e-4,
+                        allow_fewer=True,
+                    )  # fmt: skip
             parts = [made[surface_weight, n_clusters] for n_clusters in resolutions]
             centroids = np.concatenate([part.centroids for part in parts])
             most = min(max(choice.top_p for choice in group), len(centroids))
