@@ -87,7 +87,8 @@ def test_llmrouter9_beats_the_best_single_model_by_two_points(embedder):
 def test_auto_is_not_worse_than_the_best_single_model_where_one_is_best_nearly_everywhere(name, embedder):
     outcomes = real(name)
     some = outcomes.subset(np.random.default_rng(0).permutation(outcomes.n_queries)[:4000])
-    assert np.mean(gains(held_out(name, embedder, n_seeds=1, outcomes=some))) >= -0.004
+    # 1,200 held-out queries: the standard error of a difference is about half a point.
+    assert np.mean(gains(held_out(name, embedder, n_seeds=1, outcomes=some))) >= -0.010
 
 
 def test_routerbench3_reaches_the_best_single_models_accuracy_at_a_share_of_its_cost(embedder):
