@@ -17,8 +17,6 @@ from numpy.typing import NDArray
 from centroute import Artifact, ArtifactError, EmbedderError, Policy, Router, _router_file
 from centroute._kernel import Kernel
 from centroute.artifact import FORMAT_VERSION, EmbedderId, PoolModel, load_kernel
-from centroute.calibrate import calibrate
-from centroute.datasets import Outcomes
 from centroute.embedders import Embedder
 
 Tensors = dict[str, NDArray[Any]]
@@ -27,12 +25,6 @@ Unchanged = Callable[[Path], AbstractContextManager[None]]
 
 TENSORS = ("centroids", "cost", "count", "frontier", "prior_cost", "prior_quality", "quality")
 N_CLUSTERS, N_MODELS, DIM = 3, 4, 8
-
-
-@pytest.fixture(scope="session")
-def artifact(outcomes: Outcomes, embedder: Embedder) -> Artifact:
-    """Six clusters of embeddings without surface features."""
-    return calibrate(outcomes, embedder=embedder, n_clusters=6, top_p=2, beta=9.0, surface_weight=0.0)
 
 
 @pytest.fixture(scope="module")

@@ -245,12 +245,6 @@ def test_the_routed_identity_is_the_embedders_with_the_features(surface):
 # The router file
 
 
-@pytest.fixture(scope="module")
-def artifact(outcomes, embedder):
-    """Of embeddings without surface features."""
-    return calibrate(outcomes, embedder=embedder, n_clusters=6, surface_weight=0.0)
-
-
 @pytest.fixture
 def with_surface(artifact, surface):
     """An artifact whose rows have surface features."""
