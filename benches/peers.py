@@ -87,7 +87,7 @@ class Case:
     @cached_property
     def average(self) -> dict[int, dict[str, dict[str, float]]]:
         """Per cluster and model the normalised quality and cost, in dictionaries as published."""
-        quality = _reference.quality_min_max(self.artifact.quality)
+        quality = _reference.min_max(self.artifact.quality)
         cheapness = _reference.cheapness_by_max(self.artifact.cost)
         return {
             cluster: {

@@ -57,6 +57,7 @@ def small() -> Artifact:
         method={"name": "means", "shrinkage": 3.0, "nested": [1, None, "√2", True]},
         ood_threshold=0.123456789,
         default_policy=Policy(min_quality=0.3, deny={"costless", "a, b"}, require={"tools"}),
+        alpha_score="min-max",
         report={"seed": 7, "text": 'a "quoted" line\nand another', "none": None},
     )
 
@@ -405,6 +406,7 @@ SPOILT_METADATA: dict[str, tuple[dict[str, Any], str]] = {
         {"embedder": {"name": "x", "dim": 16, "fingerprint": None}},
         r"tensor 'centroids': got F32 \[3, 8\], wanted F32 \[any, 16\]",
     ),
+    "alpha_score_unknown": ({"alpha_score": "best"}, "unknown variant `best`, expected one of `cost-by-max"),
     "ood_threshold_above_1": ({"ood_threshold": 2.0}, "ood_threshold is 2, wanted -1 to 1"),
     "policy_unknown_model": ({"default_policy": {"deny": ["nobody"]}}, "default_policy: .*model 'nobody'"),
     "policy_unknown_fallback": ({"default_policy": {"fallback": "nobody"}}, "default_policy: .*'nobody'"),

@@ -11,15 +11,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from centroute import Artifact, DataError, Policy, PolicyError, Router, _reference
-from centroute.calibrate import calibrate, pipeline, selection, spherical_kmeans
+from centroute.calibrate import calibrate, selection, spherical_kmeans
 from centroute.calibrate.assignment import blend, nearest_clusters, softmax_weights
-from centroute.calibrate.frontier import FRONTIER_POINTS, exchange_rates, willingness_amounts
+from centroute.calibrate.frontier import (
+    FRONTIER_POINTS,
+    exchange_rates,
+    level,
+    willingness_amounts,
+)
 from centroute.calibrate.kmeans import nearest
 from centroute.calibrate.ridge import NormalEquations, learned_tables
-from centroute.calibrate.settings import Asked, Settings
+from centroute.calibrate.settings import AVENGERS_PRO, Asked, Settings
 from centroute.calibrate.tables import cluster_means, mean_tables
 from centroute.datasets import Outcomes, split_by_text, synthetic_outcomes
-from centroute.surface import surface_features
+from centroute.evaluate import evaluate
+
+TOPICS = (
+    *("sonnet", "theorem", "kitchen", "garden", "python", "river", "tax", "violin", "glacier", "contract"),
+    *("enzyme", "saddle", "comet", "ledger", "pasta", "harbour", "verb", "magnet", "orchard", "statute"),
+    *("neuron", "canyon", "recipe", "lantern", "fossil", "bridge", "wolf", "sail", "clock", "fable"),
+)
 
 
 def unit(rows):
@@ -105,7 +116,7 @@ def test_missing_pairs_are_left_out_and_never_counted_as_zero():
     labels = np.array([0, 0, 0, 1], dtype=np.int32)
     scores = np.array([[1, np.nan], [1, 0.5], [0, np.nan], [np.nan, 1]], dtype=np.float32)
     costs = np.array([[0.2, np.nan], [np.nan, np.nan], [0.4, np.nan], [0.9, np.nan]])
-    tables = mean_tables(labels, scores, costs, n_clusters=3, shrinkage=0.0)
+    tables = mean_tables(labels, scores, costs, n_clusters=3, shrinkage=0.0, cost_shrinkage=0.0)
     np.testing.assert_allclose(tables.quality, [[2 / 3, 0.5], [2 / 3, 1.0], [2 / 3, 0.75]])
     np.testing.assert_allclose(tables.count, [[3, 1], [0, 1], [0, 0]])
     np.testing.assert_allclose(tables.cost[:, 0], [0.3, 0.9, 0.5])
@@ -174,6 +185,20 @@ def test_learned_cells_solve_the_regularised_equations_of_what_was_observed(shri
     assert np.isnan(equations.prior[3])
 
 
+def test_columns_take_their_own_shrinkage():
+    _, _, ids, weights = soft()
+    values = np.random.default_rng(3).random((60, 4))
+    equations = NormalEquations.of(ids, weights, values, n_clusters=5)
+    mixed = equations.solve(np.array([1.0, 1.0, 30.0, 0.0]))
+    for column, strength in enumerate((1.0, 1.0, 30.0, 0.0)):
+        np.testing.assert_array_equal(mixed[:, column], equations.solve(strength)[:, column])
+
+
+def test_costs_are_drawn_to_the_mean_by_one_outcome_at_most():
+    assert Settings(8, 4, 9.0, 30.0).cost_shrinkage == 1.0
+    assert Settings(8, 4, 9.0, 0.0).cost_shrinkage == 0.0
+
+
 def test_learned_cells_of_whole_assignments_are_shrunk_means():
     labels = np.random.default_rng(0).integers(0, 6, 80).astype(np.int32)
     values = np.random.default_rng(1).random((80, 3))
@@ -190,7 +215,7 @@ def test_learned_tables_stay_in_range_and_a_cluster_without_rows_keeps_the_prior
     weights = np.array([[0.6, 0.4], [0.5, 0.5], [0.9, 0.1]])
     scores = np.array([[1, 0], [0, 1], [1, 1]], dtype=np.float32)
     costs = np.array([[1e-3, np.nan], [1e-6, np.nan], [1e-6, np.nan]])
-    tables = learned_tables(ids, weights, scores, costs, n_clusters=3, shrinkage=0.0)
+    tables = learned_tables(ids, weights, scores, costs, n_clusters=3, shrinkage=0.0, cost_shrinkage=0.0)
     assert ((tables.quality >= 0) & (tables.quality <= 1)).all()
     assert (tables.cost[:, 0] >= 0).all()
     np.testing.assert_allclose(tables.quality[2], [2 / 3, 2 / 3])
@@ -218,7 +243,7 @@ def test_candidates_hold_what_the_caller_fixed():
         assert choices == wanted
     assert max(choice.n_clusters for choice in selection.candidates("auto", 100, Asked())) <= 8
     for choice in selection.candidates("auto", 100, Asked(top_p=50)):
-        assert choice.top_p <= choice.n_centroids
+        assert choice.top_p <= choice.n_clusters
     assert {choice.n_clusters for choice in selection.candidates("auto", 3, Asked())} == {1}
 
 
@@ -228,8 +253,9 @@ def test_auto_tries_both_methods_each_setting_once_simplest_first():
     assert set(both) == set(apart[0]) | set(apart[1])
     assert len(both) == len(set(both))
     assert {choice.learned for choice in apart[0]} == {False}
-    assert {choice.n_coarse for choice in apart[1]} == {0, 8, 16}
-    assert [choice.n_centroids for choice in both] == sorted(choice.n_centroids for choice in both)
+    for some in apart:
+        assert [choice.n_clusters for choice in some] == sorted(choice.n_clusters for choice in some)
+    assert [choice.learned for choice in both] == sorted((choice.learned for choice in both), reverse=True)
 
 
 @pytest.mark.parametrize("with_grid", [True, False])
@@ -317,6 +343,21 @@ def test_avengers_pro_has_the_papers_numbers(sample):
     assert artifact.ood_threshold is None
 
 
+@pytest.mark.parametrize(("method", "score"), AVENGERS_PRO.items())
+def test_avengers_pro_and_its_variants_differ_in_the_alpha_score_alone(sample, method, score):
+    plain = calibrate(sample, method="avengers-pro", n_clusters=8)
+    variant = calibrate(sample, method=method, n_clusters=8)
+    assert variant.alpha_score == score
+    assert variant.method["name"] == method
+    np.testing.assert_array_equal(variant.quality, plain.quality)
+    np.testing.assert_array_equal(variant.cost, plain.cost)
+    router, rows = Router.from_artifact(variant), Router.from_artifact(plain).embed(sample.queries[:40])
+    for row, model in zip(
+        rows, router.route_embeddings(rows, policy=Policy(alpha=0.6)).model_ids, strict=True
+    ):
+        assert _reference.route(variant, row, Policy(alpha=0.6)).model_id == model
+
+
 def test_the_tables_are_the_means_of_the_nearest_rows(sample):
     artifact = calibrate(sample, method="avengers-pro", n_clusters=8, holdout=0)
     router = Router.from_artifact(artifact)
@@ -348,7 +389,9 @@ def test_learned_tables_predict_what_the_kernel_blends(sample):
     rows = router.embed(sample.queries)
     ids, similarities = nearest_clusters(rows, artifact.centroids, 8)
     weights = softmax_weights(similarities, 20.0)
-    tables = learned_tables(ids, weights, sample.scores, sample.costs, n_clusters=16, shrinkage=3.0)
+    tables = learned_tables(
+        ids, weights, sample.scores, sample.costs, n_clusters=16, shrinkage=3.0, cost_shrinkage=1.0
+    )
     np.testing.assert_allclose(artifact.quality, tables.quality, atol=1e-5)
     np.testing.assert_allclose(artifact.count.sum(), sample.n_queries * sample.n_models, rtol=1e-5)
     trusted = router.route_embeddings(rows).in_distribution
@@ -371,15 +414,6 @@ def test_learned_tables_blend_closer_to_the_outcomes_than_means(sample):
     assert errors["learned"] < errors["means"]
 
 
-def test_several_resolutions_stand_in_one_table(sample):
-    fit = Settings(32, 8, 9.0, 3.0, n_coarse=4, learned=True)
-    rows = unit(np.random.default_rng(0).standard_normal((sample.n_queries, 16)))
-    centroids, tables = pipeline._tables(rows, sample, fit, seed=0)
-    assert centroids.shape == (36, 16)
-    assert tables.quality.shape == (36, sample.n_models)
-    assert centroids[32:].tobytes() == spherical_kmeans(rows, n_clusters=4, seed=0).centroids.tobytes()
-
-
 def test_scores_missing_at_random_hardly_move_learned_tables():
     rng = np.random.default_rng(0)
     _, _, ids, weights = soft(n=3000, n_clusters=6)
@@ -387,7 +421,7 @@ def test_scores_missing_at_random_hardly_move_learned_tables():
     some = np.where(rng.random(scores.shape) < 0.5, np.nan, scores).astype(np.float32)
     costs = np.full((3000, 2), np.nan)
     whole, partial = (
-        learned_tables(ids, weights, observed, costs, n_clusters=6, shrinkage=3.0).quality
+        learned_tables(ids, weights, observed, costs, n_clusters=6, shrinkage=3.0, cost_shrinkage=1.0).quality
         for observed in (scores, some)
     )
     assert np.abs(whole - partial).max() < 0.15
@@ -411,19 +445,43 @@ def test_a_stored_default_policy_is_checked_against_the_pool(sample):
     )
 
 
-def test_max_mean_cost_lands_near_the_budget_on_the_holdout(embedder):
+def test_a_model_alone_is_refused():
+    with pytest.raises(DataError, match="there is one model, 'a', and so nothing to choose between"):
+        calibrate(outcomes_of(["one", "two", "three"], [[1], [0], [1]], models=("a",)))
+
+
+def test_level_makes_mean_costs_ascend_and_leaves_out_the_unknown():
+    points = np.array([[0, 0.5, 1.0], [1, 0.6, 3.0], [2, np.nan, 9.0], [3, 0.7, 2.0], [4, 0.8, 4.0]])
+    np.testing.assert_allclose(level(points), [[0, 0.5, 1], [1, 0.6, 2.5], [3, 0.7, 2.5], [4, 0.8, 4]])
+    assert level(np.zeros((0, 3))).shape == (0, 3)
+
+
+def test_the_frontier_promises_what_tables_reach_on_rows_that_they_have_not_seen():
+    # Scores are tosses of a coin: tables that had seen them would choose right more often than not.
+    rng = np.random.default_rng(0)
+    scores, costs = rng.integers(0, 2, (600, 2)), np.tile([0.001, 0.002], (600, 1))
+    artifact = calibrate(
+        outcomes_of([f"{word} {n}" for n in range(20) for word in TOPICS], scores, costs),
+        method="means", n_clusters=60, top_p=1, shrinkage=0.0, surface_weight=0.0, holdout=0,
+    )  # fmt: skip
+    assert artifact.quality.max(axis=1).mean() > 0.56, "what they promise of rows that they have seen"
+    assert np.abs(artifact.frontier[:, 1] - 0.5).max() < 0.08
+    chosen = artifact.quality.argmax(axis=1)
+    dearer = artifact.count.sum(axis=1)[chosen == 1].sum() / artifact.count.sum()
+    assert artifact.frontier[-1, 2] == pytest.approx(0.001 * (1 + dearer), rel=0.02), (
+        "cost of its own choices"
+    )
+
+
+@pytest.mark.parametrize("refit", [False, True])
+def test_max_mean_cost_lands_near_the_budget_on_new_queries(embedder, refit):
     large = synthetic_outcomes()
-    artifact = calibrate(large, embedder=embedder, refit=False)
-    router = Router.from_artifact(artifact)
-    _, rows = split_by_text(large, holdout=0.3, seed=0)
-    held_out = large.subset(rows)
-    embeddings = embedder.embed(held_out.queries)
-    if artifact.embedder.surface is not None:
-        embeddings = artifact.embedder.surface.append(embeddings, surface_features(held_out.queries))
-    for budget in (0.001, 0.002, 0.003):
-        chosen = router.route_embeddings(embeddings, policy=Policy(max_mean_cost=budget)).model_ids
-        spent = held_out.costs[np.arange(len(rows)), chosen].mean()
-        assert spent == pytest.approx(budget, rel=0.15)
+    known, new = split_by_text(large, holdout=0.3, seed=1)
+    artifact = calibrate(large.subset(known), embedder=embedder, refit=refit)
+    evaluation = evaluate(Router.from_artifact(artifact), large.subset(new))
+    assert len(evaluation.budgets) == 5
+    for budget in evaluation.budgets:
+        assert budget.mean_cost_usd == pytest.approx(budget.max_mean_cost, rel=0.1)
 
 
 def outcomes_of(queries, scores, costs=None, models=("a", "b")):
@@ -462,7 +520,7 @@ def test_costs_unknown_for_a_model_stay_unknown():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"method": "magic"}, "method 'magic': wanted one of auto, learned, means, avengers-pro"),
+        ({"method": "magic"}, "method 'magic': wanted one of auto, learned, means, avengers-pro, "),
         ({"holdout": 1.0}, "holdout 1.0"),
         ({"holdout": -0.1}, "holdout -0.1"),
         ({"seed": -1}, "seed -1"),

@@ -29,7 +29,7 @@ ROUTE_KEYS = {
 }  # fmt: skip
 EVALUATE_KEYS = {
     "n_queries", "n_left_out", "accuracy", "mean_cost_usd", "best_single", "oracle", "random",
-    "headroom_captured", "models", "frontier", "interval_95", "metrics", "gain_over_best_single",
+    "headroom_captured", "models", "frontier", "budgets", "interval_95", "metrics", "gain_over_best_single",
     "macro_accuracy", "datasets", "best_per_dataset", "alpha_rule", "knn", "avengers_pro", "calibration",
 }  # fmt: skip
 POLICY_FLAGS = (

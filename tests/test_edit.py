@@ -552,6 +552,20 @@ def test_add_model_to_another_file(process: Run, file: Path, data: Path, tmp_pat
     assert NEW in names(Artifact.load(tmp_path / "o"))
 
 
+def test_add_model_takes_price_and_tags_from_a_pool(cli: Run, file: Path, data: Path, tmp_path: Path) -> None:
+    pool = tmp_path / "pool.toml"
+    prices = "input_usd_per_million = 1.5\noutput_usd_per_million = 6.0\n"
+    pool.write_text(f'[models."{NEW}"]\n{prices}tags = ["vision"]\ncontext_length = 9000\n')
+    finished = cli("edit", file, "add-model", NEW, "--data", data, "--pool", pool)
+    assert finished.code == 0, finished.err
+    added = Artifact.load(file).models[-1]
+    assert added == PoolModel(NEW, 1.5, 6.0, frozenset({"vision"}), 9000)
+    (row,) = cli("route", file, "where is the station?", "--require", "vision", "--json").rows
+    assert row["model"] == NEW
+    pool.write_text("[models.nobody]\ncontext_length = 5\n")
+    cli("edit", file, "add-model", "other", "--data", data, "--pool", pool).assert_refused("'nobody'")
+
+
 def test_few_outcomes_are_told(cli: Run, file: Path, outcomes: Outcomes, tmp_path: Path) -> None:
     write_jsonl(outcomes.subset(np.arange(12)), tmp_path / "few.jsonl")
     finished = cli("edit", file, "add-model", NEW, "--data", tmp_path / "few.jsonl")

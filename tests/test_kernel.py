@@ -2,7 +2,9 @@
 
 import json
 import pickle
+from dataclasses import replace
 from itertools import pairwise
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from centroute import Artifact, DataError, Decision, Policy, PolicyError, Router, _reference
-from centroute.artifact import EmbedderId, PoolModel
+from centroute.artifact import AlphaScore, EmbedderId, PoolModel
 
 DIMS = (1, 3, 7, 15, 16, 17, 31, 33, 64, 65, 384)
 CLUSTERS = (1, 2, 33)
@@ -120,14 +122,17 @@ def policies(draw):
     top_p=st.sampled_from((1, 2, 4, 32)),
     beta=st.sampled_from((0.0, 9.0, 50.0)),
     ood_threshold=st.sampled_from((None, -0.5, 0.3, 0.9)),
+    alpha_score=st.sampled_from(get_args(AlphaScore)),
     policy=policies(),
     seed=st.integers(0, 2**16),
 )
 @settings(max_examples=200, deadline=None)
-def test_kernel_equals_the_reference(dim, n_clusters, n_models, top_p, beta, ood_threshold, policy, seed):
+def test_kernel_equals_the_reference(
+    dim, n_clusters, n_models, top_p, beta, ood_threshold, alpha_score, policy, seed
+):
     artifact = make_artifact(
         seed=seed, dim=dim, n_clusters=n_clusters, n_models=n_models, top_p=top_p, beta=beta,
-        ood_threshold=ood_threshold,
+        ood_threshold=ood_threshold, alpha_score=alpha_score,
     )  # fmt: skip
     assert_agrees(artifact, queries(3, dim, seed + 1), policy)
 
@@ -213,7 +218,10 @@ def test_an_unknown_cost_is_never_free():
     router = Router.from_artifact(artifact)
     rows = queries(30, 16)
     assert_agrees(artifact, rows, None)
-    assert_agrees(artifact, rows, Policy(alpha=1))
+    for score in get_args(AlphaScore):
+        variant = replace(artifact, alpha_score=score)
+        assert_agrees(variant, rows, Policy(alpha=1))
+        assert_agrees(variant, rows, Policy(alpha=0.5, deny={"m1", "m3"}))
     assert_agrees(artifact, rows, Policy(willingness_to_pay=0.01, deny={"m1", "m3"}))
     for policy in (Policy(willingness_to_pay=0.01), Policy(alpha=0.5), Policy(min_quality=0.5),
                    Policy(max_cost=1.0), Policy(max_mean_cost=0.003)):  # fmt: skip

@@ -366,12 +366,25 @@ def test_efforts_are_chosen_between(cli: Any, toml: Text, tmp_path: Path, outcom
     assert router.route("Name a river", policy=Policy(willingness_to_pay=1.0)).model == "m@high"
     assert router.route("Name a river", policy=Policy(willingness_to_pay=0.01)).model == "m@low"
     assert router.route("Name a river", policy=Policy(require={"effort=low"})).model == "m@low"
+    finished = cli("evaluate", file, data, "--pool", path, "--json", figures)
+    assert (finished.code, finished.err) == (0, "")
+    assert "costs estimated from prices" in finished.out
+    found = json.loads(figures.read_text())
+    assert {model["name"] for model in found["models"]} == {"m@low", "m@high"}
+    spent = [point["mean_cost_usd"] for point in found["frontier"]]
+    assert (spent[0], spent[-1]) == pytest.approx((0.0005, 0.05), rel=0.1), "from one effort to the other"
     assert cli("evaluate", file, data, "--json", figures).code == 0
-    assert {model["name"] for model in json.loads(figures.read_text())["models"]} == {"m@low", "m@high"}
+    assert json.loads(figures.read_text())["mean_cost_usd"] is None, "unknown without prices"
 
 
 def test_bad_pools_are_refused_before_the_long_work(
-    cli: Any, outcomes_file: Path, toml: Text, tmp_path: Path, unchanged: Any, monkeypatch: pytest.MonkeyPatch
+    cli: Any,
+    outcomes_file: Path,
+    router_file: Path,
+    toml: Text,
+    tmp_path: Path,
+    unchanged: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("centroute.cli.calibrate.calibrate", lambda *_, **__: pytest.fail("began"))
     path = toml("[models.nobody]\ncontext_length = 5\n")
@@ -379,6 +392,8 @@ def test_bad_pools_are_refused_before_the_long_work(
         finished = cli("calibrate", outcomes_file, "-o", tmp_path / "r", "--pool", path)
         checked = cli("calibrate", outcomes_file, "--check", "--pool", path)
         missing = cli("calibrate", outcomes_file, "-o", tmp_path / "r", "--pool", tmp_path / "none.toml")
+        measured = cli("evaluate", router_file, outcomes_file, "--pool", path)
+    measured.assert_refused(str(path), "'nobody'")
     finished.assert_refused(str(path), "'nobody'", "crumb-mini")
     checked.assert_refused(str(path), "'nobody'")
     missing.assert_refused("none.toml", "No such file")

@@ -54,17 +54,24 @@ def aggregate(table: Row, prior: Row, cluster_ids: NDArray[np.intp], weights: Ro
     return blended if trusted == 1.0 else blended + (1 - trusted) * prior
 
 
-def quality_min_max(table: Row) -> Row:
-    """Quality scaled to 0..1 over the models of each row; a row without spread becomes zeros."""
-    low = table.min(axis=-1, keepdims=True)
-    spread = table.max(axis=-1, keepdims=True) - low
-    return np.where(spread > 0, (table - low) / np.where(spread > 0, spread, 1), 0)
+def min_max(table: Row) -> Row:
+    """Scaled to 0..1 over the known models of each row; a row without spread becomes zeros."""
+    low = np.where(np.isnan(table), np.inf, table).min(axis=-1, keepdims=True)
+    spread = np.where(np.isnan(table), -np.inf, table).max(axis=-1, keepdims=True) - low
+    return np.where(spread > 0, (table - low) / np.where(spread > 0, spread, 1), table * 0)
 
 
 def cheapness_by_max(table: Row) -> Row:
     """``1 - cost / max cost`` over the known models of each row."""
     high = np.nanmax(np.where(np.isnan(table), 0, table), axis=-1, keepdims=True)
     return 1 - table / np.where(high > 0, high, 1)
+
+
+def reciprocal_ranks(alpha: float, quality: Row, cheapness: Row) -> Row:
+    """One over the rank by ``alpha * quality + (1 - alpha) * cheapness`` in each row, ties by model id."""
+    score = quality if alpha == 1 else alpha * quality + (1 - alpha) * cheapness
+    ranks = np.argsort(np.argsort(-score, axis=-1, kind="stable"), axis=-1, kind="stable")
+    return 1 / (1 + ranks)
 
 
 def meets(quality: Row, wanted: float) -> NDArray[np.bool_]:
@@ -148,7 +155,10 @@ def quality_se(
 def resolved(artifact: Artifact, policy: Policy, decision: "ReferenceDecision") -> bool | None:
     """Whether the lead over the second candidate is more than chance (95 %); see `Decision.resolved`."""
     no_second = len(decision.ranking) < 2 or np.isnan(decision.margin)
-    if artifact.quality_se is None or no_second or policy.min_quality is not None:
+    no_measure = policy.min_quality is not None or (
+        policy.alpha is not None and artifact.alpha_score == "reciprocal-rank"
+    )
+    if artifact.quality_se is None or no_second or no_measure:
         return None
     rows = decision.cluster_ids
     scale = np.ones(len(rows))
@@ -180,10 +190,21 @@ def route(artifact: Artifact, query: Row, policy: Policy | None = None) -> Refer
 
     quality = blend(artifact.quality, artifact.prior_quality)
     cost = blend(artifact.cost, artifact.prior_cost)
-    normalized = (
-        blend(quality_min_max(artifact.quality), quality_min_max(artifact.prior_quality)),
-        blend(cheapness_by_max(artifact.cost), cheapness_by_max(artifact.prior_cost)),
-    )
+
+    def cheapness(table: Row) -> Row:
+        return 1 - min_max(table) if artifact.alpha_score == "min-max" else cheapness_by_max(table)
+
+    if policy.alpha is not None and artifact.alpha_score == "reciprocal-rank":
+        tables, priors = (
+            reciprocal_ranks(policy.alpha, min_max(q), cheapness(c))
+            for q, c in ((artifact.quality, artifact.cost), (artifact.prior_quality, artifact.prior_cost))
+        )
+        normalized = (blend(tables, priors), blend(tables, priors))
+    else:
+        normalized = (
+            blend(min_max(artifact.quality), min_max(artifact.prior_quality)),
+            blend(cheapness(artifact.cost), cheapness(artifact.prior_cost)),
+        )
     utility = utilities(policy, quality, cost, normalized, artifact.frontier)
     ranking = rank(policy, quality, cost, utility, candidates(policy, artifact, cost))
     in_distribution = artifact.ood_threshold is None or similarity >= artifact.ood_threshold

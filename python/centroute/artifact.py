@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ FORMAT_VERSION = 1
 """Format version that this package writes and reads."""
 
 Tensor = NDArray[np.float32] | NDArray[np.float16] | NDArray[np.int8]
+AlphaScore = Literal["cost-by-maximum", "min-max", "reciprocal-rank"]
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
 _POLICY_FIELDS = (
@@ -105,6 +106,9 @@ class Artifact:
         Similarity below which a query is out of distribution; ``None`` for never.
     default_policy
         What holds for requests that leave something open.
+    alpha_score
+        What ``Policy(alpha=…)`` scores the models of a cluster by: ``"cost-by-maximum"`` (quality by min-max,
+        cost by its maximum), ``"min-max"`` (both) or ``"reciprocal-rank"`` (one over the rank by the first).
     report
         What calibration measured and found.
     quality_se
@@ -127,6 +131,7 @@ class Artifact:
     method: Mapping[str, Json]
     ood_threshold: float | None = None
     default_policy: Policy | None = None
+    alpha_score: AlphaScore = "cost-by-maximum"
     report: Mapping[str, Json] = field(default_factory=dict)
     quality_se: NDArray[np.float32] | None = None
     precision: Precision = "f32"
@@ -163,6 +168,7 @@ class Artifact:
             "method": dict(self.method),
             "ood_threshold": self.ood_threshold,
             "default_policy": None if self.default_policy is None else policy_to_json(self.default_policy),
+            "alpha_score": self.alpha_score,
             "report": dict(self.report),
         }
         blank = "0" * 64
@@ -222,6 +228,7 @@ class Artifact:
             method=method,
             ood_threshold=metadata.get("ood_threshold"),
             default_policy=None if policy is None else Policy(**policy),
+            alpha_score=metadata.get("alpha_score", "cost-by-maximum"),
             report=report,
             precision=cast("Precision", kernel.stored_precision),
             **kernel.tensors(),

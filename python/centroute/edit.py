@@ -389,10 +389,12 @@ def _by_pool(observed: NDArray[np.floating], outcomes: Outcomes, name: str) -> R
 
 
 def _measure_frontier(artifact: Artifact, outcomes: Outcomes, rows: NDArray[np.float32]) -> Artifact:
-    from centroute.calibrate.pipeline import _frontier_table
+    from centroute.calibrate.frontier import level
 
     router = Router.from_artifact(replace(artifact, default_policy=None))
-    return replace(artifact, frontier=_frontier_table(evaluate(router, outcomes, embeddings=rows)))
+    found = evaluate(router, outcomes, embeddings=rows).frontier
+    points = [(point.willingness_to_pay, point.accuracy, point.mean_cost_usd) for point in found]
+    return replace(artifact, frontier=level(np.array(points, dtype=np.float64)))
 
 
 def _price_factor(old: PoolModel, new: PoolModel) -> float:

@@ -189,7 +189,7 @@ def read_pool(path: str | os.PathLike[str]) -> Pool:
     return Pool(entries, lengths, str(source))
 
 
-def apply_pool(outcomes: Outcomes, pool: Pool) -> tuple[Outcomes, CostSources]:
+def apply_pool(outcomes: Outcomes, pool: Pool, *, others: Iterable[str] = ()) -> tuple[Outcomes, CostSources]:
     """Fill in the costs that the data lack, as far as prices and lengths allow.
 
     Estimates are made where a score was observed; token counts of the data are used wherever they stand.
@@ -200,6 +200,8 @@ def apply_pool(outcomes: Outcomes, pool: Pool) -> tuple[Outcomes, CostSources]:
         Outcomes with or without costs and token counts.
     pool
         Prices and lengths; an empty pool adds nothing.
+    others
+        Models that the pool may name besides those of the outcomes.
 
     Returns
     -------
@@ -210,9 +212,9 @@ def apply_pool(outcomes: Outcomes, pool: Pool) -> tuple[Outcomes, CostSources]:
     Raises
     ------
     DataError
-        The pool names a model that the outcomes lack, or a cost is not finite.
+        The pool names a model that is in neither, or a cost is not finite.
     """
-    pool.check_names(outcomes.models)
+    pool.check_names((*outcomes.models, *others))
     costs = outcomes.costs.copy()
     observed = ~np.isnan(outcomes.scores)
     sources: CostSources = {}

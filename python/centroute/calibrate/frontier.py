@@ -9,9 +9,25 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from centroute.artifact import Artifact
+from centroute.calibrate.assignment import blend, nearest_clusters, softmax_weights
+from centroute.calibrate.fitting import Part, fit_tables
+from centroute.calibrate.settings import Settings
+from centroute.calibrate.tables import ScoreTables
+from centroute.datasets.observed import observed_means
+
 FRONTIER_POINTS = 100
+N_FOLDS = 5
+"""Parts of the rows that are predicted by tables of the other parts."""
 MAX_ROWS = 2048
 """Rows that a grid is derived from; more do not move its quantiles."""
+
+
+_NEVER = 1e6
+"""Stands for a quality and a cost that nobody would choose."""
+
+Predicted = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""Quality and cost, two arrays ``[n, n_models]``."""
 
 
 @numba.njit(cache=True)
@@ -62,3 +78,98 @@ def willingness_amounts(quality: NDArray[np.float64], cost: NDArray[np.float64])
         return np.zeros(1, dtype=np.float32)
     inner = np.quantile(rates, np.linspace(0.0, 1.0, FRONTIER_POINTS - 2))
     return np.unique(np.concatenate([[0.0], inner, [2.0 * inner[-1]]]).astype(np.float32))
+
+
+def fitted_frontier(part: Part, settings: Settings, artifact: Artifact, *, seed: int) -> NDArray[np.float32]:
+    """What each willingness to pay costs and scores with an artifact that was fitted to these rows.
+
+    The score is that of cross-fitting: each fold chooses by tables of the other folds, since tables look
+    better on rows that they have seen. The cost is what the artifact's own choices cost on these rows: where
+    the pool's models change places depends on the tables to the last digit, and other tables, even of most of
+    the same rows, spend up to a quarter more or less at the same willingness.
+
+    Parameters
+    ----------
+    part
+        Rows that the artifact was fitted to.
+    settings
+        Of that fit.
+    artifact
+        Its tables.
+    seed
+        Of folds and clusterings.
+
+    Returns
+    -------
+    NDArray[np.float32]
+        Rows (willingness to pay, accuracy, mean cost in USD), willingness and cost ascending,
+        ``[n_points, 3]``; none where a model's cost is unknown.
+    """
+    scores, costs = part.outcomes.scores, part.outcomes.costs
+    if np.isnan(artifact.prior_cost).any():
+        return np.zeros((0, 3), dtype=np.float32)
+    own = _predict(part.routed(artifact.embedder.surface), artifact.centroids, artifact, settings)
+    unseen = _cross_fitted(part, settings, seed=seed)
+    rows = np.arange(len(scores))
+    points = []
+    for amount in willingness_amounts(*own).tolist():
+        spent = costs[rows, _choose(own, amount)]
+        reached = scores[rows, _choose(unseen, amount)]
+        points.append((amount, _mean(reached), _mean(spent)))
+    return level(np.array(points))
+
+
+def _cross_fitted(part: Part, settings: Settings, *, seed: int) -> Predicted:
+    """Predictions of each fold by tables of the others; a model that these lack is not worth choosing."""
+    quality = np.full(part.outcomes.scores.shape, -_NEVER)
+    cost = np.full(part.outcomes.costs.shape, _NEVER)
+    folds = part.folds(N_FOLDS, seed=seed)
+    for fold in range(N_FOLDS):
+        inside, outside = folds != fold, folds == fold
+        if inside.any() and outside.any():
+            rest = part.subset(inside)
+            surface = rest.surface(settings.surface_weight)
+            centroids, tables = fit_tables(
+                rest.routed(surface), rest.outcomes, settings, seed=seed, n_restarts=1, allow_fewer=True
+            )
+            predicted = _predict(part.subset(outside).routed(surface), centroids, tables, settings)
+            quality[outside] = np.nan_to_num(predicted[0], nan=-_NEVER)
+            cost[outside] = np.nan_to_num(predicted[1], nan=_NEVER)
+    return quality, cost
+
+
+def _predict(
+    rows: NDArray[np.float32],
+    centroids: NDArray[np.float32],
+    tables: Artifact | ScoreTables,
+    settings: Settings,
+) -> Predicted:
+    ids, similarities = nearest_clusters(rows, centroids, min(settings.top_p, len(centroids)))
+    weights = softmax_weights(similarities, settings.beta)
+    return (
+        blend(ids, weights, tables.quality.astype(np.float64)),
+        blend(ids, weights, tables.cost.astype(np.float64)),
+    )
+
+
+def _choose(predicted: Predicted, amount: float) -> NDArray[np.intp]:
+    return np.asarray((amount * predicted[0] - predicted[1]).argmax(axis=1))
+
+
+def _mean(values: NDArray[np.floating]) -> float:
+    return float(observed_means(values[:, None])[0])
+
+
+def level(points: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Rows (willingness to pay, accuracy, mean cost) with the mean cost ascending, without unknown ones.
+
+    Predicted mean cost can only rise with the willingness; the noise of measured ones is levelled from both
+    sides.
+    """
+    table = points.reshape(-1, 3)
+    table = table[~np.isnan(table).any(axis=1)]
+    if len(table):
+        rising = np.maximum.accumulate(table[:, 2])
+        falling = np.minimum.accumulate(table[::-1, 2])[::-1]
+        table[:, 2] = (rising + falling) / 2
+    return table.astype(np.float32)

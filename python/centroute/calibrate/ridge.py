@@ -87,14 +87,17 @@ class NormalEquations:
             prior=prior,
         )
 
-    def solve(self, shrinkage: float) -> NDArray[np.float64]:
-        """Cells ``[n_clusters, n_columns]``; a column without any observation is NaN."""
+    def solve(self, shrinkage: float | NDArray[np.float64]) -> NDArray[np.float64]:
+        """Cells ``[n_clusters, n_columns]`` for one shrinkage or one a column; NaN if never observed."""
         cells = np.zeros_like(self.moments)
-        for columns, gram in zip(self.groups, self.grams, strict=True):
-            if np.isnan(self.prior[columns[0]]):
+        strengths = np.broadcast_to(np.maximum(shrinkage, LEAST_SHRINKAGE), cells.shape[1])
+        for group, gram in zip(self.groups, self.grams, strict=True):
+            if np.isnan(self.prior[group[0]]):
                 continue
-            regular = gram + max(shrinkage, LEAST_SHRINKAGE) * np.eye(len(gram))
-            cells[:, columns] = _solve(regular, np.ascontiguousarray(self.moments[:, columns]))
+            for strength in np.unique(strengths[group]):
+                columns = group[strengths[group] == strength]
+                regular = gram + strength * np.eye(len(gram))
+                cells[:, columns] = _solve(regular, np.ascontiguousarray(self.moments[:, columns]))
         return np.asarray(cells + self.prior)
 
 
@@ -106,6 +109,7 @@ def learned_tables(
     *,
     n_clusters: int,
     shrinkage: float,
+    cost_shrinkage: float,
 ) -> ScoreTables:
     """Tables of scores and costs ``[n, n_models]`` on soft assignments ``[n, top_p]``, in valid ranges.
 
@@ -115,7 +119,7 @@ def learned_tables(
     cost = NormalEquations.of(ids, weights, costs, n_clusters=n_clusters)
     return ScoreTables(
         quality=np.clip(quality.solve(shrinkage), 0.0, 1.0),
-        cost=np.maximum(cost.solve(shrinkage), 0.0),
+        cost=np.maximum(cost.solve(cost_shrinkage), 0.0),
         count=quality.count,
         prior_quality=np.clip(quality.prior, 0.0, 1.0),
         prior_cost=cost.prior,

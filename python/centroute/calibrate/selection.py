@@ -5,8 +5,8 @@ known, along a grid of willingness to pay; its value on a row is the mean of ``s
 grid: what an answer is worth after it is paid. Each term is the height at which a line of slope ``1 / W``
 touches the cost–accuracy frontier, so that their mean measures the area below the frontier. Among the
 candidates that are not worse than the best by more than one standard error of the paired difference, the
-simplest is taken: fewest centroids, then learned tables before means (their blends vary more smoothly at the
-same size), then fewest blended, then the strongest shrinkage, then the least weight of the surface features
+simplest is taken: learned tables before means (their blends vary more smoothly), then fewest clusters, then
+fewest blended, then the strongest shrinkage, then the least weight of the surface features
 (Breiman et al. 1984, the one-standard-error rule).
 """
 
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from centroute.calibrate.assignment import blend, nearest_clusters, softmax_weights
 from centroute.calibrate.frontier import exchange_rates
-from centroute.calibrate.kmeans import Clustering, spherical_kmeans
+from centroute.calibrate.kmeans import spherical_kmeans
 from centroute.calibrate.ridge import NormalEquations
 from centroute.calibrate.settings import Asked, Settings
 from centroute.calibrate.tables import cluster_means
@@ -28,8 +28,6 @@ from centroute.datasets.observed import observed_means
 
 N_FOLDS = 3
 CLUSTERS = (4, 8, 16, 32, 64, 128)
-COARSE = {64: 8, 128: 16}
-"""Numbers of clusters that learned tables are also tried for with so many coarser clusters behind them."""
 MEAN_BLENDS = ((1, 9.0), (2, 9.0), (4, 9.0), (4, 20.0), (8, 9.0), (8, 20.0), (16, 20.0))
 LEARNED_BLENDS = ((4, 9.0), (4, 20.0), (8, 20.0), (16, 9.0), (16, 20.0))
 SHRINKAGES = (1.0, 3.0, 10.0, 30.0, 100.0)
@@ -80,11 +78,10 @@ def candidates(method: str, n_distinct: int, asked: Asked) -> list[Settings]:
     if asked.n_clusters is not None:
         counts = (asked.n_clusters,)
     choices = [
-        Settings(n_clusters, top_p, beta, strength, surface_weight, n_coarse, learned)
+        Settings(n_clusters, top_p, beta, strength, surface_weight, learned)
         for learned in ((False, True) if method == "auto" else (method == "learned",))
         for n_clusters in counts
-        for n_coarse in (0, COARSE.get(n_clusters, 0))[: 2 if learned and asked.n_clusters is None else 1]
-        for top_p, beta in _blends(LEARNED_BLENDS if learned else MEAN_BLENDS, n_clusters + n_coarse, asked)
+        for top_p, beta in _blends(LEARNED_BLENDS if learned else MEAN_BLENDS, n_clusters, asked)
         for strength in (SHRINKAGES if asked.shrinkage is None else (asked.shrinkage,))
         for surface_weight in (SURFACE_WEIGHTS if asked.surface_weight is None else (asked.surface_weight,))
     ]
@@ -93,15 +90,15 @@ def candidates(method: str, n_distinct: int, asked: Asked) -> list[Settings]:
 
 def _complexity(choice: Settings) -> tuple[float, ...]:
     return (
-        choice.n_centroids, not choice.learned, choice.top_p, choice.beta, -choice.shrinkage,
-        choice.surface_weight, choice.n_coarse,
+        not choice.learned, choice.n_clusters, choice.top_p, choice.beta, -choice.shrinkage,
+        choice.surface_weight,
     )  # fmt: skip
 
 
-def _blends(blends: tuple[tuple[int, float], ...], n_centroids: int, asked: Asked) -> list[tuple[int, float]]:
+def _blends(blends: tuple[tuple[int, float], ...], n_clusters: int, asked: Asked) -> list[tuple[int, float]]:
     choices = {
         (
-            min(n_centroids, top_p if asked.top_p is None else asked.top_p),
+            min(n_clusters, top_p if asked.top_p is None else asked.top_p),
             beta if asked.beta is None else asked.beta,
         )
         for top_p, beta in blends
@@ -113,7 +110,7 @@ def cross_validate(
     rows_by_weight: Mapping[float, NDArray[np.float32]],
     scores: NDArray[np.float32],
     costs: NDArray[np.float64],
-    text_ids: NDArray[np.intp],
+    folds: NDArray[np.intp],
     choices: list[Settings],
     *,
     seed: int,
@@ -127,57 +124,47 @@ def cross_validate(
         Unit rows to route ``[n, width]`` for every surface weight among the candidates.
     scores, costs
         ``[n, n_models]``, NaN where not observed.
-    text_ids
-        Equal for equal texts, ``[n]``; they stay in one fold.
+    folds
+        Fold of each row, below `N_FOLDS`, ``[n]``.
     choices
         Candidates.
     seed
-        Of folds and clusterings.
+        Of clusterings.
     progress
         Called with steps done and steps in all.
     """
     grid = exchange_grid(observed_means(scores), observed_means(costs))
-    fold_of_text = np.random.default_rng(seed).permutation(int(text_ids.max()) + 1) % N_FOLDS
-    folds = fold_of_text[text_ids]
-    outcomes = np.concatenate([scores, costs], axis=1)
+    outcomes, n_models = np.concatenate([scores, costs], axis=1), scores.shape[1]
     values = {choice: np.full(len(scores), np.nan) for choice in choices}
-    by_centroids = _grouped(choices, lambda choice: (choice.surface_weight, *choice.resolutions))
+    by_centroids = _grouped(choices, lambda choice: (choice.surface_weight, choice.n_clusters))
     for fold in range(N_FOLDS):
         inside, outside = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
-        made: dict[tuple[float, int], Clustering] = {}
         for step, group in enumerate(by_centroids):
             progress(fold * len(by_centroids) + step, N_FOLDS * len(by_centroids))
-            surface_weight, resolutions = group[0].surface_weight, group[0].resolutions
-            rows = rows_by_weight[surface_weight]
-            for n_clusters in resolutions:
-                if (surface_weight, n_clusters) not in made:
-                    made[surface_weight, n_clusters] = spherical_kmeans(
-                        rows[inside], n_clusters=n_clusters, seed=seed, n_restarts=1, tolerance=1e-4,
-                        allow_fewer=True,
-                    )  # fmt: skip
-            parts = [made[surface_weight, n_clusters] for n_clusters in resolutions]
-            centroids = np.concatenate([part.centroids for part in parts])
-            most = min(max(choice.top_p for choice in group), len(centroids))
-            ids, similarities = nearest_clusters(rows, centroids, most)
-            means = {
-                strength: cluster_means(
-                    parts[0].labels, outcomes[inside], n_clusters=len(centroids), shrinkage=strength
-                )[0]
-                for strength in {choice.shrinkage for choice in group if not choice.learned}
-            }
+            rows = rows_by_weight[group[0].surface_weight]
+            clustering = spherical_kmeans(
+                rows[inside], n_clusters=group[0].n_clusters, seed=seed, n_restarts=1, tolerance=1e-4,
+                allow_fewer=True,
+            )  # fmt: skip
+            n_clusters = len(clustering.centroids)
+            most = min(max(choice.top_p for choice in group), n_clusters)
+            ids, similarities = nearest_clusters(rows, clustering.centroids, most)
             for blended in _grouped(group, lambda choice: (choice.top_p, choice.beta)):
                 near = np.ascontiguousarray(ids[:, : blended[0].top_p])
                 weights = softmax_weights(similarities[:, : blended[0].top_p], blended[0].beta)
                 equations: NormalEquations | None = None
                 for choice in blended:
+                    strengths = np.repeat([choice.shrinkage, choice.cost_shrinkage], n_models)
                     if choice.learned:
                         equations = equations or NormalEquations.of(
-                            near[inside], weights[inside], outcomes[inside], n_clusters=len(centroids)
+                            near[inside], weights[inside], outcomes[inside], n_clusters=n_clusters
                         )
-                        table = equations.solve(choice.shrinkage)
+                        table = equations.solve(strengths)
                     else:
-                        table = means[choice.shrinkage]
-                    predicted = blend(near[outside], weights[outside], clipped(table, scores.shape[1]))
+                        table, _, _ = cluster_means(
+                            clustering.labels, outcomes[inside], n_clusters=n_clusters, shrinkage=strengths
+                        )
+                    predicted = blend(near[outside], weights[outside], clipped(table, n_models))
                     values[choice][outside] = worth(predicted, scores[outside], costs[outside], grid)
     progress(1, 1)
     return _trials(values)

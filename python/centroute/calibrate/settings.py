@@ -1,13 +1,25 @@
 """What a calibration is told, and what it is left to choose."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-METHODS = ("auto", "learned", "means", "avengers-pro")
+from centroute.artifact import AlphaScore
+
+AVENGERS_PRO: Mapping[str, AlphaScore] = {
+    "avengers-pro": "cost-by-maximum",
+    "avengers-pro-min-max": "min-max",
+    "avengers-pro-rank": "reciprocal-rank",
+}
+"""Avengers-Pro and its variants: what each scores the models of a cluster by."""
+
+METHODS = ("auto", "learned", "means", *AVENGERS_PRO)
 """Methods that ``calibrate`` knows."""
 
 AVENGERS_PRO_CLUSTERS = 60
 AVENGERS_PRO_TOP_P = 4
 AVENGERS_PRO_BETA = 9.0
+
+MAX_COST_SHRINKAGE = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +38,6 @@ class Settings:
         Pseudo-outcomes that draw each cell towards the model's mean.
     surface_weight
         Weight of the surface features behind the embeddings, 0 for none; see :mod:`centroute.surface`.
-    n_coarse
-        Clusters of a second, coarser k-means whose centroids stand behind the first's, 0 for none.
     learned
         Whether the tables are fitted to the blend by least squares (:mod:`centroute.calibrate.ridge`);
         means of the nearest rows otherwise.
@@ -38,18 +48,12 @@ class Settings:
     beta: float
     shrinkage: float
     surface_weight: float = 0.0
-    n_coarse: int = 0
     learned: bool = False
 
     @property
-    def resolutions(self) -> tuple[int, ...]:
-        """Clusters of each k-means, the finer first."""
-        return (self.n_clusters, self.n_coarse) if self.n_coarse else (self.n_clusters,)
-
-    @property
-    def n_centroids(self) -> int:
-        """Rows of the artifact's tables."""
-        return sum(self.resolutions)
+    def cost_shrinkage(self) -> float:
+        """Pseudo-outcomes that draw each cell's cost: costs are measured, where a score is a coin's toss."""
+        return min(self.shrinkage, MAX_COST_SHRINKAGE)
 
 
 @dataclass(frozen=True, slots=True)

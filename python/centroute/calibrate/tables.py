@@ -33,7 +33,11 @@ class ScoreTables:
 
 
 def cluster_means(
-    labels: NDArray[np.int32], values: NDArray[np.floating], *, n_clusters: int, shrinkage: float
+    labels: NDArray[np.int32],
+    values: NDArray[np.floating],
+    *,
+    n_clusters: int,
+    shrinkage: float | NDArray[np.float64],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Mean of each cell's known values, drawn towards the column's mean by ``shrinkage`` pseudo-outcomes.
 
@@ -46,7 +50,8 @@ def cluster_means(
     n_clusters
         Number of clusters.
     shrinkage
-        Weight of the prior in outcomes, 0 or more: ``(sum + shrinkage * prior) / (count + shrinkage)``.
+        Weight of the prior in outcomes, 0 or more, one number or one a column:
+        ``(sum + shrinkage * prior) / (count + shrinkage)``.
 
     Returns
     -------
@@ -76,10 +81,11 @@ def mean_tables(
     *,
     n_clusters: int,
     shrinkage: float,
+    cost_shrinkage: float,
 ) -> ScoreTables:
     """Per-cluster means of scores and costs; see :func:`cluster_means` for the shapes and the shrinkage."""
     quality, count, prior_quality = cluster_means(labels, scores, n_clusters=n_clusters, shrinkage=shrinkage)
-    cost, _, prior_cost = cluster_means(labels, costs, n_clusters=n_clusters, shrinkage=shrinkage)
+    cost, _, prior_cost = cluster_means(labels, costs, n_clusters=n_clusters, shrinkage=cost_shrinkage)
     return ScoreTables(
         quality=np.clip(quality, 0.0, 1.0),
         cost=cost,

@@ -165,17 +165,19 @@ def calibrate(data: Path, output: Path | None, check: bool, **options: object) -
     type=FILE,
     help="What the router was calibrated on: adds kNN and Avengers-Pro fitted to it.",
 )
+@click.option("--pool", "pool_file", type=FILE, help="TOML file of prices, for costs that DATA lacks.")
 @other_embedder_option
 @policy_options
 def evaluate(router: Path, data: Path, **options: Any) -> None:
     """Measure a router on outcomes.
 
-    Prints accuracy, cost, baselines, metrics and frontier on DATA, a .jsonl or .jsonl.gz file.
+    Prints accuracy, cost, baselines, metrics and frontier on DATA, a file as calibrate reads it.
     """
     from centroute.cli.evaluate import run_evaluate
     from centroute.cli.policy_flags import PolicyFlags
 
-    own = {name: options.pop(name) for name in ("json_file", "report", "plot", "calibration", "embedder")}
+    names = ("json_file", "report", "plot", "calibration", "pool_file", "embedder")
+    own = {name: options.pop(name) for name in names}
     run_evaluate(router, data, **own, flags=PolicyFlags(**options))
 
 
@@ -219,7 +221,7 @@ def bench(
 ) -> None:
     """Time decisions, stage by stage.
 
-    The texts are the queries of DATA, a .jsonl or .jsonl.gz file, or without it a synthetic sample.
+    The texts are the queries of DATA, a file as calibrate reads it, or without it a synthetic sample.
     """
     from centroute.cli.bench import run_bench
     from centroute.cli.policy_flags import PolicyFlags
@@ -314,17 +316,18 @@ usd = click.FloatRange(min=0)
 @edit.command("add-model")
 @click.argument("name", metavar="NAME")
 @click.option("--data", type=FILE, required=True, help="Outcomes of the new model, 30 or more.")
+@click.option("--pool", "pool_file", type=FILE, help="TOML file of its price, tags and context length.")
 @edit_output_option
 @other_embedder_option
 @click.pass_obj
-def edit_add_model(router: Path, /, name: str, data: Path, output: Path | None, embedder: str | None) -> None:
+def edit_add_model(router: Path, /, name: str, **options: Any) -> None:
     """Add a model from a few of its outcomes.
 
     Leans on the models that are there; scores of these on the same queries sharpen the fit.
     """
     from centroute.cli.edit import run_add_model
 
-    run_add_model(router, name, data=data, embedder=embedder, output=output)
+    run_add_model(router, name, **options)
 
 
 @edit.command("set-price")

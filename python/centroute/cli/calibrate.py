@@ -74,9 +74,8 @@ def run_calibrate(
     show_repeats(find_repeats(outcomes), indent="  ")
     if pool is not None:
         show_costs(cost_sources, indent="  ")
-    clusters = f"{settings['n_clusters']}" + (f" + {settings['n_coarse']}" if settings["n_coarse"] else "")
     screen.out.print(
-        f"method {settings['name']}: {clusters} clusters, top-p {settings['top_p']}, "
+        f"method {settings['name']}: {settings['n_clusters']} clusters, top-p {settings['top_p']}, "
         f"beta {screen.plain(settings['beta'])}, shrinkage {screen.plain(settings['shrinkage'])}, "
         f"surface weight {screen.plain(settings['surface_weight'])}"
     )

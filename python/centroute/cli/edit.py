@@ -1,5 +1,6 @@
 """``centroute edit``: a router file in, the edited one in its place or under another name."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,26 @@ from centroute.datasets import read_outcomes
 from centroute.edit import FEW_OUTCOMES, add_model, drop_model, set_price
 from centroute.embedders import load_embedder
 from centroute.errors import ArtifactError, DataError
+from centroute.pool import Pool, apply_pool, read_pool
 
 
-def run_add_model(router: Path, name: str, *, data: Path, embedder: str | None, output: Path | None) -> None:
+def run_add_model(
+    router: Path,
+    name: str,
+    *,
+    data: Path,
+    pool_file: Path | None,
+    embedder: str | None,
+    output: Path | None,
+) -> None:
     """Fit the new model's column and write the router."""
     target = _target(router, output)
     if target.exists() and data.exists() and target.samefile(data):
         raise ArtifactError(f"{target}: cannot be written (it is the data)")
     artifact = Artifact.load(router)
-    outcomes = read_outcomes(data)
+    pool = Pool() if pool_file is None else read_pool(pool_file)
+    others = (name, *(model.name for model in artifact.models))
+    outcomes, _ = apply_pool(read_outcomes(data), pool, others=others)
     loaded = None if embedder is None else load_embedder(embedder)
     try:
         with screen.progress_bar() as progress:
@@ -27,6 +39,7 @@ def run_add_model(router: Path, name: str, *, data: Path, embedder: str | None, 
         raise ArtifactError(f"{router}: {error}") from error
     except DataError as error:
         raise DataError(f"{data}: {error}") from error
+    edited = replace(edited, models=(*edited.models[:-1], pool.model(name)))
     edited.save(target)
     edit = _last_edit(edited)
     if edit["n_outcomes"] < FEW_OUTCOMES:

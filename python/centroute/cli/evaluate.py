@@ -4,11 +4,13 @@ from pathlib import Path
 
 from centroute import Router
 from centroute.cli import screen
+from centroute.cli.check_data import show_costs
 from centroute.cli.output import refuse_unwritable, write_json
 from centroute.cli.policy_flags import PolicyFlags
 from centroute.datasets import read_outcomes
 from centroute.errors import DataError
 from centroute.evaluate import Evaluation, evaluate
+from centroute.pool import Pool, apply_pool, read_pool
 
 
 def run_evaluate(
@@ -19,26 +21,27 @@ def run_evaluate(
     report: Path | None,
     plot: Path | None,
     calibration: Path | None,
+    pool_file: Path | None,
     embedder: str | None,
     flags: PolicyFlags,
 ) -> None:
     """Measure, print the tables, write the JSON, the report and the plot."""
     # What can be refused at once is refused before the long work.
     to_stdout = json_file is not None and str(json_file) == "-"
-    outputs = [place for place in (None if to_stdout else json_file, report, plot) if place is not None]
-    for place in outputs:
-        refuse_unwritable(place)
-        _refuse_input(place, (router_file, data, calibration))
-        if outputs.count(place) > 1:
-            raise DataError(f"{place}: cannot be written (two outputs go there)")
+    _check_outputs(
+        (None if to_stdout else json_file, report, plot), inputs=(router_file, data, calibration, pool_file)
+    )
     if plot is not None:
         from centroute.evaluate.plot import require_matplotlib
 
         require_matplotlib()
     router = Router.load(router_file, embedder=embedder)
     policy = flags.policy(router)
-    outcomes = read_outcomes(data)
-    seen = None if calibration is None else read_outcomes(calibration)
+    pool = Pool() if pool_file is None else read_pool(pool_file)
+    outcomes, cost_sources = apply_pool(read_outcomes(data), pool, others=router.models)
+    seen = None
+    if calibration is not None:
+        seen, _ = apply_pool(read_outcomes(calibration), pool, others=router.models)
     rows = router.embed(outcomes.queries, allow_zero_rows=True)
     evaluation = evaluate(router, outcomes, policy=policy, embeddings=rows, calibration=seen)
     title = f"{router_file} on {data}"
@@ -56,6 +59,8 @@ def run_evaluate(
     if to_stdout:
         return
     screen.show_evaluation(evaluation.to_json(), title)
+    if pool_file is not None:
+        show_costs(cost_sources)
     for what, output in (("report", report), ("plot", plot)):
         if output is not None:
             screen.out.print(f"\nwrote the {what} {output} ({output.stat().st_size} bytes)")
@@ -72,7 +77,12 @@ def _warn(evaluation: Evaluation) -> None:
         )
 
 
-def _refuse_input(output: Path, inputs: tuple[Path | None, ...]) -> None:
-    for place in inputs:
-        if place is not None and output.exists() and place.exists() and output.samefile(place):
-            raise DataError(f"{output}: cannot be written (it is an input)")
+def _check_outputs(outputs: tuple[Path | None, ...], *, inputs: tuple[Path | None, ...]) -> None:
+    places = [place for place in outputs if place is not None]
+    for place in places:
+        refuse_unwritable(place)
+        for source in inputs:
+            if source is not None and place.exists() and source.exists() and place.samefile(source):
+                raise DataError(f"{place}: cannot be written (it is an input)")
+        if places.count(place) > 1:
+            raise DataError(f"{place}: cannot be written (two outputs go there)")

@@ -177,6 +177,29 @@ def frontier_table(evaluation: Evaluation) -> Table | None:
     return table
 
 
+def budget_table(evaluation: Evaluation) -> Table | None:
+    """What budgets spend; ``None`` where there are none."""
+    budgets = evaluation.get("budgets") or []
+    if not budgets:
+        return None
+    table = Table(
+        title="Budgets: the mean cost asked for, and what was spent",
+        title_justify="left", box=None, pad_edge=False, padding=(0, 3, 0, 0),
+    )  # fmt: skip
+    for column in ("budget", "spent", "95 %", "off by", "accuracy"):
+        table.add_column(column, justify="right")
+    for point in budgets:
+        spent, bounds = point["mean_cost_usd"], point["mean_cost_95"]
+        table.add_row(
+            dollars(point["max_mean_cost"]),
+            dollars(spent),
+            "" if bounds is None else f"{dollars(bounds[0])}–{dollars(bounds[1])}",
+            "" if spent is None else f"{100 * (spent / point['max_mean_cost'] - 1):+.0f} %",
+            share(point["accuracy"]),
+        )
+    return table
+
+
 def frontier_plot(evaluation: Evaluation, *, width: int = 64, height: int = 14) -> str | None:
     """Accuracy over mean cost (logarithmic) as text; ``None`` without costs."""
     marks: list[tuple[str, float, float]] = [
@@ -222,9 +245,10 @@ def show_evaluation(evaluation: Evaluation, title: str) -> None:
     out.print(evaluation_table(evaluation), soft_wrap=False)
     for line in metrics_lines(evaluation):
         out.print(line)
-    if (table := frontier_table(evaluation)) is not None:
-        out.print()
-        out.print(table, soft_wrap=False)
+    for table in (frontier_table(evaluation), budget_table(evaluation)):
+        if table is not None:
+            out.print()
+            out.print(table, soft_wrap=False)
     if (plot := frontier_plot(evaluation)) is not None:
         out.print()
         out.print(plot)

@@ -13,6 +13,7 @@ from centroute.evaluate import baselines, metrics
 from centroute.evaluate.baselines import Choice, Values
 from centroute.evaluate.figures import (
     Baseline,
+    BudgetPoint,
     CalibrationUsed,
     DatasetMeasured,
     Evaluation,
@@ -26,6 +27,7 @@ from centroute.evaluate.frontier import willingness_grid
 from centroute.evaluate.resampling import Interval, mean_interval, mean_intervals, paired_p_value
 from centroute.router import Router
 
+N_BUDGETS = 5
 N_ALPHAS = 21
 """Values of alpha, from 0 to 1, along the trade-off of Avengers-Pro."""
 
@@ -140,6 +142,7 @@ def evaluate(
         headroom_captured=metrics.headroom_captured(routed.accuracy, best.accuracy, oracle.accuracy),
         models=models,
         frontier=frontier,
+        budgets=_budgets(router, table, artifact.frontier[:, 2], policy),
         interval_95={"accuracy": intervals[0], "mean_cost_usd": intervals[1]},
         metrics=_metrics(routed, models, frontier, best_id=best_id, weak_id=weak_id),
         gain=PairedGain(mean(gain), intervals[2], paired_p_value(gain)),
@@ -251,6 +254,25 @@ def _frontier_point(
     measured = table.measure(choice)
     shares = np.bincount(choice, minlength=n_models) / len(choice)
     return FrontierPoint(amount, measured.accuracy, measured.mean_cost_usd, tuple(shares.tolist()), interval)
+
+
+def _budgets(
+    router: Router, table: _Table, costs: NDArray[np.float32], policy: Policy | None
+) -> tuple[BudgetPoint, ...]:
+    """Budgets in equal ratios between the ends of the frontier's mean costs, and what they spend here."""
+    if len(costs) == 0 or not 0 < costs[0] < costs[-1] or np.isnan(table.costs).all():
+        return ()
+    limits = (policy or Policy()).replace(alpha=None, willingness_to_pay=None, min_quality=None)
+    points = []
+    for budget in np.geomspace(costs[0], costs[-1], N_BUDGETS + 2)[1:-1].tolist():
+        try:
+            batch = router.route_embeddings(table.rows, policy=limits.replace(max_mean_cost=budget))
+        except PolicyError:
+            return ()
+        spent = pick(table.costs, batch.model_ids)
+        measured = table.measure(batch.model_ids)
+        points.append(BudgetPoint(budget, measured.mean_cost_usd, measured.accuracy, mean_interval(spent)))
+    return tuple(points)
 
 
 def _datasets(

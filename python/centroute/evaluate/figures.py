@@ -44,6 +44,26 @@ class FrontierPoint:
 
 
 @dataclass(frozen=True, slots=True)
+class BudgetPoint:
+    """What ``Policy(max_mean_cost=…)`` spends and scores.
+
+    Attributes
+    ----------
+    max_mean_cost
+        The budget, USD a query.
+    mean_cost_usd, accuracy
+        Measured, as of :class:`Measured`.
+    mean_cost_95
+        Bootstrap interval of the mean cost.
+    """
+
+    max_mean_cost: float
+    mean_cost_usd: float | None
+    accuracy: float | None
+    mean_cost_95: Interval | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ModelMeasured:
     """What one model scores and costs alone, and the share of queries that the router gave it."""
 
@@ -182,6 +202,9 @@ class Evaluation:
         What each model of the pool would score and cost alone, and the share of queries it was chosen for.
     frontier
         By ascending willingness to pay; empty where a cost is unknown.
+    budgets
+        Budgets between the cheapest and the dearest point of the artifact's frontier, and what they spend;
+        empty where it has none.
     interval_95
         Bootstrap intervals of accuracy and mean cost, ``[low, high]`` or ``None``.
     metrics
@@ -215,6 +238,7 @@ class Evaluation:
     headroom_captured: float | None
     models: tuple[ModelMeasured, ...]
     frontier: tuple[FrontierPoint, ...]
+    budgets: tuple[BudgetPoint, ...]
     interval_95: Mapping[str, Interval | None]
     metrics: Metrics
     gain: PairedGain
@@ -250,6 +274,15 @@ class Evaluation:
                     "mean_cost_usd": point.mean_cost_usd,
                 }
                 for point in self.frontier
+            ],
+            "budgets": [
+                {
+                    "max_mean_cost": budget.max_mean_cost,
+                    "mean_cost_usd": budget.mean_cost_usd,
+                    "mean_cost_95": _pair(budget.mean_cost_95),
+                    "accuracy": budget.accuracy,
+                }
+                for budget in self.budgets
             ],
             "interval_95": {name: _pair(interval) for name, interval in self.interval_95.items()},
             "metrics": asdict(self.metrics),

@@ -114,6 +114,7 @@ def render_report(
             for part in (
                 _frontier_section(evaluation),
                 _table_section(evaluation),
+                _budgets_section(evaluation),
                 _shares_section(evaluation, router.models),
                 _datasets_section(evaluation),
                 _clusters_section(found.clusters, evaluation.n_queries),
@@ -475,6 +476,28 @@ def _models_section(evaluation: Evaluation) -> str:
         "What each would score and cost alone, and how many queries it got under the policy above.",
         _table(head, rows[: 2 * N_SHOWN]),
         _folded(f"{len(rows) - 2 * N_SHOWN} more models", _table(head, rows[2 * N_SHOWN :])),
+    )
+
+
+def _budgets_section(evaluation: Evaluation) -> str:
+    rows = []
+    for budget in evaluation.budgets:
+        spent, between = budget.mean_cost_usd, budget.mean_cost_95
+        off = "" if spent is None else f"{100 * (spent / budget.max_mean_cost - 1):+.0f} %"
+        cells = (
+            _cell("budget", dollars(budget.max_mean_cost)),
+            _cell("spent", dollars(spent)),
+            _cell("95 %", "" if between is None else f"{dollars(between[0])} to {dollars(between[1])}"),
+            _cell("off by", off),
+            _cell("accuracy", share(budget.accuracy)),
+        )
+        rows.append(f"<tr>{''.join(cells)}</tr>")
+    if not rows:
+        return ""
+    return _section(
+        "Budgets",
+        "What <code>max_mean_cost</code> asks for and what is then spent a query, here.",
+        _table(("budget", "spent", "95 %", "off by", "accuracy"), rows),
     )
 
 

@@ -82,6 +82,19 @@ pub struct Surface {
     pub scale: [f64; N_SURFACE_FEATURES],
 }
 
+/// How an alpha policy scores the models of a cluster.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AlphaScore {
+    /// Quality by min-max, cost by its maximum, as Avengers-Pro's public code normalises them.
+    #[default]
+    CostByMaximum,
+    /// Both by min-max, as its paper writes it.
+    MinMax,
+    /// One over the model's rank in the cluster by [`Self::CostByMaximum`], as its public code blends them.
+    ReciprocalRank,
+}
+
 /// The part of the metadata JSON that routing reads; the rest (method, report) is kept as text.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Metadata {
@@ -101,6 +114,9 @@ pub struct Metadata {
     /// What holds for requests that leave something open.
     #[serde(default)]
     pub default_policy: Option<PolicySpec>,
+    /// What an alpha policy maximises.
+    #[serde(default)]
+    pub alpha_score: AlphaScore,
     /// Digest of the file's contents, see [`digest`].
     pub sha256: String,
 }

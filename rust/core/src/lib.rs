@@ -6,11 +6,12 @@
 //! 2. [`aggregate`]: the score tables blended by those weights,
 //! 3. [`decide`]: the policy picks one model.
 //!
-//! [`artifact`] validates a router file into tables once; [`policy`] compiles what one request wants
+//! [`alpha`] holds the scores of Avengers-Pro's policy. [`artifact`] validates a router file into tables once; [`policy`] compiles what one request wants
 //! against a pool once; [`router`] runs the steps. `python/centroute/_reference.py` is the same in NumPy.
 //! No Python, files or threads: this crate does not depend on them.
 
 pub mod aggregate;
+pub mod alpha;
 pub mod artifact;
 pub mod assign;
 pub mod batch;

@@ -1,7 +1,8 @@
 //! A validated artifact and query embeddings in; decisions out, through assign, aggregate and decide.
 
 use crate::aggregate::PairedTables;
-use crate::artifact::{Artifact, Table};
+use crate::alpha;
+use crate::artifact::{AlphaScore, Artifact};
 use crate::assign::{Best, norm, trust};
 use crate::centroids::{Centroids, MAX_BYTE_DIM, Precision, SearchScratch};
 use crate::decide::{Candidates, Choice, exclude, exclude_dearer, utilities};
@@ -68,15 +69,11 @@ impl Router {
             let dim = artifact.dim();
             return Err(Error::Metadata(format!("dim {dim}: centroids are searched in i8 up to {MAX_BYTE_DIM} dims")));
         }
-        let n_models = artifact.n_models();
         let rows = std::mem::take(&mut artifact.centroids);
         let router = Self {
             centroids: Centroids::new(rows, artifact.dim(), precision, isa),
             predicted: PairedTables::new(&artifact.quality, &artifact.cost),
-            normalized: PairedTables::new(
-                &normalize(&artifact.quality, n_models, quality_min_max),
-                &normalize(&artifact.cost, n_models, cheapness_by_max),
-            ),
+            normalized: alpha::normalized(&artifact),
             artifact,
         };
         // A default that cannot be compiled would fail every request that relies on it.
@@ -203,11 +200,17 @@ impl Router {
         let similarity = self.blend(place, scratch);
         let Scratch { blended, predicted, normalized, utility, .. } = scratch;
         let objective = own.objective.unwrap_or(policy.objective);
-        if matches!(objective, Objective::Alpha(_)) {
-            (self.centroids.kernels().blend)(self.normalized.rows(), &blended.0, &blended.1, normalized);
-        }
         let (quality, cost) = predicted.split_at(utility.len());
-        utilities(objective, quality, cost, normalized, utility);
+        match objective {
+            Objective::Alpha(alpha) if self.artifact.metadata.alpha_score == AlphaScore::ReciprocalRank => {
+                alpha::blend_reciprocal_ranks(alpha, self.normalized.rows(), &blended.0, &blended.1, utility);
+            }
+            Objective::Alpha(_) => {
+                (self.centroids.kernels().blend)(self.normalized.rows(), &blended.0, &blended.1, normalized);
+                utilities(objective, quality, cost, normalized, utility);
+            }
+            _ => utilities(objective, quality, cost, normalized, utility),
+        }
         for allowed in [policy.allowed.as_deref(), own.allowed].into_iter().flatten() {
             exclude(allowed, utility);
         }
@@ -288,33 +291,5 @@ impl Scratch {
     #[must_use]
     pub fn cost(&self) -> &[f32] {
         &self.predicted[self.predicted.len() / 2..]
-    }
-}
-
-/// Applies a per-row normalisation to a table and its prior.
-fn normalize(table: &Table, n_models: usize, normalize_row: fn(&mut [f32])) -> Table {
-    let mut normalized = table.clone();
-    for row in normalized.cells.chunks_exact_mut(n_models) {
-        normalize_row(row);
-    }
-    normalize_row(&mut normalized.prior);
-    normalized
-}
-
-/// Min-max over the models of one cluster; a row without spread becomes zeros, as it cannot matter.
-fn quality_min_max(row: &mut [f32]) {
-    let low = row.iter().copied().fold(f32::INFINITY, f32::min);
-    let high = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let spread = high - low;
-    for value in row {
-        *value = if spread > 0.0 { (*value - low) / spread } else { 0.0 };
-    }
-}
-
-/// One minus the share of the dearest known model of the cluster; an unknown cost stays NaN.
-fn cheapness_by_max(row: &mut [f32]) {
-    let high = row.iter().copied().fold(0.0f32, f32::max);
-    for value in row {
-        *value = 1.0 - if high > 0.0 { *value / high } else { *value };
     }
 }

@@ -3,6 +3,7 @@
 //! Cells are taken as independent, and so are two models in a cell. Models answer the same queries, and those that
 //! are right together make the true error of a difference smaller: the errors here are on the safe side.
 
+use crate::artifact::AlphaScore;
 use crate::policy::Objective;
 use crate::router::Router;
 
@@ -20,7 +21,7 @@ impl Router {
     }
 
     /// Whether the first model leads the second by more than the qualities' standard errors leave to chance, in the
-    /// measure of the objective; `None` where the artifact has no errors or the objective is a least quality.
+    /// measure of the objective; `None` where the artifact has no errors, or the objective is a least quality or ranks.
     #[must_use]
     pub fn is_resolved(
         &self,
@@ -30,6 +31,10 @@ impl Router {
         margin: f32,
     ) -> Option<bool> {
         let errors = self.artifact().quality_se.as_deref()?;
+        let by_rank = self.artifact().metadata.alpha_score == AlphaScore::ReciprocalRank;
+        if by_rank && matches!(objective, Objective::Alpha(_)) {
+            return None;
+        }
         let n_models = self.artifact().n_models();
         let mut square = 0.0;
         for &(cluster, weight) in clusters {
