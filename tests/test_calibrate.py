@@ -225,14 +225,17 @@ def test_learned_tables_stay_in_range_and_a_cluster_without_rows_keeps_the_prior
 # Selection
 
 
-def test_selection_takes_the_simplest_within_one_standard_error():
-    settings_ = [Settings(4, 1, 9.0, 10.0), Settings(8, 1, 9.0, 10.0), Settings(16, 1, 9.0, 10.0)]
+def test_selection_takes_the_simplest_size_within_one_standard_error():
     trials = [
-        selection.Trial(settings_[0], 0.60, 0.05, 0.01),
-        selection.Trial(settings_[1], 0.645, 0.005, 0.01),
-        selection.Trial(settings_[2], 0.65, 0.0, 0.0),
+        selection.Trial(Settings(4, 1, 9.0, 10.0), 0.60, 0.05, 0.01),
+        selection.Trial(Settings(8, 1, 9.0, 10.0), 0.641, 0.009, 0.01),
+        selection.Trial(Settings(8, 4, 9.0, 1.0), 0.645, 0.005, 0.01),
+        selection.Trial(Settings(16, 1, 9.0, 10.0), 0.65, 0.0, 0.0),
+        selection.Trial(Settings(128, 4, 9.0, 3.0, learned=True), 0.63, 0.02, 0.01),
     ]
-    assert selection.select(trials) == settings_[1]
+    assert selection.select(trials) == trials[2].settings, "the best of its size, not the simplest of it"
+    close = selection.Trial(Settings(64, 4, 9.0, 3.0, learned=True), 0.645, 0.005, 0.01)
+    assert selection.select([*trials, close]) == close.settings, "learned tables before means"
 
 
 def test_candidates_hold_what_the_caller_fixed():

@@ -3,11 +3,13 @@
 Folds are split by text. Every candidate routes the held-out folds, quality first and, where all costs are
 known, along a grid of willingness to pay; its value on a row is the mean of ``score - cost / W`` over the
 grid: what an answer is worth after it is paid. Each term is the height at which a line of slope ``1 / W``
-touches the cost–accuracy frontier, so that their mean measures the area below the frontier. Among the
-candidates that are not worse than the best by more than one standard error of the paired difference, the
-simplest is taken: learned tables before means (their blends vary more smoothly), then fewest clusters, then
-fewest blended, then the strongest shrinkage, then the least weight of the surface features
-(Breiman et al. 1984, the one-standard-error rule).
+touches the cost–accuracy frontier, so that their mean measures the area below the frontier.
+
+A size (method and number of clusters) is represented by its best candidate. Among the sizes that are not
+worse than the best by more than one standard error of the paired difference (Breiman et al. 1984), the simplest
+is taken: learned tables before means (their blends vary more smoothly), then fewest clusters. Blend, shrinkage
+and surface weight make an artifact neither larger nor slower, and the best are taken: when the rule chose
+them too, it shrank tables until one model was left to choose.
 """
 
 from collections.abc import Callable, Mapping
@@ -88,11 +90,13 @@ def candidates(method: str, n_distinct: int, asked: Asked) -> list[Settings]:
     return sorted(set(choices), key=_complexity)
 
 
+def _size(choice: Settings) -> tuple[bool, int]:
+    """Ascends from simple to complex: learned tables before means, then fewer clusters before more."""
+    return not choice.learned, choice.n_clusters
+
+
 def _complexity(choice: Settings) -> tuple[float, ...]:
-    return (
-        not choice.learned, choice.n_clusters, choice.top_p, choice.beta, -choice.shrinkage,
-        choice.surface_weight,
-    )  # fmt: skip
+    return (*_size(choice), choice.top_p, choice.beta, -choice.shrinkage, choice.surface_weight)
 
 
 def _blends(blends: tuple[tuple[int, float], ...], n_clusters: int, asked: Asked) -> list[tuple[int, float]]:
@@ -182,8 +186,14 @@ def _grouped(choices: list[Settings], key: Callable[[Settings], tuple[float, ...
 
 
 def select(trials: list[Trial]) -> Settings:
-    """The first candidate, simplest first, within one standard error of the best."""
-    return next(trial.settings for trial in trials if trial.behind <= trial.standard_error)
+    """The best candidate of the simplest size and method whose best is within one standard error of all."""
+    leaders: dict[tuple[bool, int], Trial] = {}
+    for trial in trials:
+        size = _size(trial.settings)
+        if size not in leaders or trial.value > leaders[size].value:
+            leaders[size] = trial
+    enough = [size for size, trial in leaders.items() if trial.behind <= trial.standard_error]
+    return leaders[min(enough)].settings
 
 
 def exchange_grid(quality: Table, cost: Table) -> Table:
