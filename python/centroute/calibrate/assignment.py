@@ -60,6 +60,20 @@ def blend(
 
 
 @numba.njit(cache=True)
+def blended_sums(
+    ids: NDArray[np.int32], weights: NDArray[np.float64], values: NDArray[np.float64], n_clusters: int
+) -> NDArray[np.float64]:
+    """``sum_i w_ic * values_i`` of each cluster, float64 ``[n_clusters, n_columns]``; no NaN in the input."""
+    sums = np.zeros((n_clusters, values.shape[1]))
+    for row in range(ids.shape[0]):
+        for place in range(ids.shape[1]):
+            weight = weights[row, place]
+            for column in range(values.shape[1]):
+                sums[ids[row, place], column] += weight * values[row, column]
+    return sums
+
+
+@numba.njit(cache=True)
 def _highest(block: NDArray[np.float32], ids: NDArray[np.int32], similarities: NDArray[np.float32]) -> None:
     """Write each row's highest entries, highest first, by insertion."""
     top_p = ids.shape[1]

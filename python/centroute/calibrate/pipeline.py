@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from centroute._kernel import Policy
+from centroute._kernel import Policy, surface_features
 from centroute.artifact import Artifact, Json
 from centroute.calibrate import selection
 from centroute.calibrate.assignment import nearest_clusters, softmax_weights
@@ -28,7 +28,7 @@ from centroute.embedders import Embedder, load_embedder
 from centroute.errors import DataError
 from centroute.evaluate import evaluate
 from centroute.router import Router
-from centroute.surface import check_weight, surface_features
+from centroute.surface import check_weight
 
 MIN_OUTCOMES = 2
 """Outcomes below which a model cannot be calibrated: one would have to stand on both sides of the split."""

@@ -16,6 +16,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from centroute.calibrate.assignment import blended_sums
 from centroute.calibrate.tables import ScoreTables
 from centroute.datasets.observed import observed_means
 
@@ -75,14 +76,14 @@ class NormalEquations:
             columns_of.setdefault(observed.tobytes(), []).append(column)
         groups = tuple(np.array(columns) for columns in columns_of.values())
         firsts = [group[0] for group in groups]
-        of_groups = _moments(ids, weights, known[:, firsts].astype(np.float64), n_clusters)
+        of_groups = blended_sums(ids, weights, known[:, firsts].astype(np.float64), n_clusters)
         count = np.empty((n_clusters, values.shape[1]))
         for place, group in enumerate(groups):
             count[:, group] = of_groups[:, [place]]
         return cls(
             grams=tuple(_gram(ids, weights, known[:, first], n_clusters) for first in firsts),
             groups=groups,
-            moments=_moments(ids, weights, residuals, n_clusters),
+            moments=blended_sums(ids, weights, residuals, n_clusters),
             count=count,
             prior=prior,
         )
@@ -137,19 +138,6 @@ def _gram(
                 for second in range(ids.shape[1]):
                     gram[ids[row, first], ids[row, second]] += weights[row, first] * weights[row, second]
     return gram
-
-
-@numba.njit(cache=True)
-def _moments(
-    ids: NDArray[np.int32], weights: NDArray[np.float64], values: NDArray[np.float64], n_clusters: int
-) -> NDArray[np.float64]:
-    moments = np.zeros((n_clusters, values.shape[1]))
-    for row in range(ids.shape[0]):
-        for place in range(ids.shape[1]):
-            weight = weights[row, place]
-            for column in range(values.shape[1]):
-                moments[ids[row, place], column] += weight * values[row, column]
-    return moments
 
 
 @numba.njit(cache=True)

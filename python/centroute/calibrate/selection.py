@@ -6,10 +6,10 @@ grid: what an answer is worth after it is paid. Each term is the height at which
 touches the cost–accuracy frontier, so that their mean measures the area below the frontier.
 
 A size (method and number of clusters) is represented by its best candidate. Among the sizes that are not
-worse than the best by more than one standard error of the paired difference (Breiman et al. 1984), the simplest
-is taken: learned tables before means (their blends vary more smoothly), then fewest clusters. Blend, shrinkage
-and surface weight make an artifact neither larger nor slower, and the best are taken: when the rule chose
-them too, it shrank tables until one model was left to choose.
+worse than the best by more than one standard error of the paired difference (Breiman et al. 1984), the
+simplest is taken: learned tables before means (their blends vary more smoothly), then fewest clusters.
+Blend, shrinkage and surface weight make an artifact neither larger nor slower, and the best are taken: when
+the rule chose them too, it shrank tables until one model was left to choose.
 """
 
 from collections.abc import Callable, Mapping

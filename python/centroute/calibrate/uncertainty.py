@@ -13,7 +13,7 @@ between models are taken as independent where they are used (``rust/core/src/unc
 import numpy as np
 from numpy.typing import NDArray
 
-from centroute.calibrate.assignment import blend
+from centroute.calibrate.assignment import blend, blended_sums
 
 STRENGTH = 10.0
 """Outcomes that a cell's own variance must outweigh."""
@@ -42,11 +42,8 @@ def quality_errors(
     """
     known = ~np.isnan(scores)
     squares = np.where(known, (np.nan_to_num(scores) - blend(ids, weights, quality)) ** 2, 0.0)
-    counts, sums = np.zeros_like(quality), np.zeros_like(quality)
-    for place in range(ids.shape[1]):
-        weight = weights[:, place, None]
-        np.add.at(counts, ids[:, place], weight * known)
-        np.add.at(sums, ids[:, place], weight * squares)
+    counts = blended_sums(ids, weights, known.astype(np.float64), len(quality))
+    sums = blended_sums(ids, weights, squares, len(quality))
     pooled = squares.sum(axis=0) / np.maximum(known.sum(axis=0), 1)
     variance = (sums + STRENGTH * pooled) / (counts + STRENGTH)
     return np.asarray(np.sqrt(variance / (counts + shrinkage + 1.0)))
