@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 RUST_SOURCES := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-debug ci fmt lint typecheck cargo-test bench bench-sweep bench-rust instructions soak quality clean toolchain
+.PHONY: help demo test test-debug ci fmt lint typecheck cargo-test bench bench-sweep bench-rust instructions soak quality bench-gateway bench-service bench-calibration clean toolchain
 
 help: ## List the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -13,8 +13,9 @@ help: ## List the verbs
 demo: $(VENV)/built ## Calibrate, evaluate and route on the bundled synthetic sample
 	$(BIN)/centroute demo
 
+# Workers must agree on the order of sets in the names of tests.
 test: cargo-test $(VENV)/built ## Run all tests
-	$(BIN)/pytest
+	PYTHONHASHSEED=0 $(BIN)/pytest --numprocesses=auto
 
 cargo-test: toolchain
 	cargo test --workspace --locked --quiet
@@ -32,14 +33,14 @@ test-debug: $(VENV)/built ## Run the kernel's tests against a build with debug a
 
 fmt: $(VENV)/built ## Format Rust and Python
 	cargo fmt --all
-	$(BIN)/ruff check --fix-only --quiet python tests benches models
-	$(BIN)/ruff format --quiet python tests benches models
+	$(BIN)/ruff check --fix-only --quiet python tests benches models examples
+	$(BIN)/ruff format --quiet python tests benches models examples
 
 lint: $(VENV)/built ## Lint Rust and Python
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
-	$(BIN)/ruff check python tests benches models
-	$(BIN)/ruff format --check python tests benches models
+	$(BIN)/ruff check python tests benches models examples
+	$(BIN)/ruff format --check python tests benches models examples
 
 typecheck: $(VENV)/built ## Check types, and the extension's stub against the extension
 	$(BIN)/mypy
@@ -64,6 +65,18 @@ soak: $(VENV)/built $(VENV)/bench-installed ## Route ten million queries and wat
 
 quality: $(VENV)/built ## Measure routing quality on the outcome data in ../shared/data
 	$(BIN)/python benches/quality.py
+
+bench-gateway: $(VENV)/built ## Measure the gateway under load, with reloads
+	$(BIN)/python benches/gateway.py
+
+bench-service: $(VENV)/built ## Measure what watching costs, how long a loop is held, and batches of texts
+	$(BIN)/python benches/watching.py
+	$(BIN)/python benches/loop_hold.py
+	$(BIN)/python benches/microbatch.py
+
+bench-calibration: $(VENV)/built $(VENV)/bench-installed ## Measure k-means, and models added from few outcomes
+	$(BIN)/python benches/bench_kmeans.py
+	$(BIN)/python benches/edit.py
 
 clean: ## Remove what was built
 	rm -rf $(VENV) target .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -91,12 +91,16 @@ def test_auto_is_not_worse_than_the_best_single_model_where_one_is_best_nearly_e
     assert np.mean(gains(held_out(name, embedder, n_seeds=1, outcomes=some))) >= -0.010
 
 
-def test_routerbench3_reaches_the_best_single_models_accuracy_at_a_share_of_its_cost(embedder):
+@pytest.fixture(scope="module")
+def routerbench3_reports(embedder):
+    return held_out("routerbench3", embedder)
+
+
+def test_routerbench3_reaches_the_best_single_models_accuracy_at_a_share_of_its_cost(routerbench3_reports):
     # One seed's share at 98 % lies anywhere between a third and nine tenths.
-    reports = held_out("routerbench3", embedder)
     for accuracy_share, most in ((0.98, 0.70), (0.90, 0.08)):
         shares = []
-        for report in reports:
+        for report in routerbench3_reports:
             best = report["best_single"]
             costs = [
                 point["mean_cost_usd"]
@@ -107,9 +111,9 @@ def test_routerbench3_reaches_the_best_single_models_accuracy_at_a_share_of_its_
         assert np.mean(shares) <= most, shares
 
 
-def test_budgets_are_kept_on_new_queries_of_routerbench3(embedder):
+def test_budgets_are_kept_on_new_queries_of_routerbench3(routerbench3_reports):
     off = []
-    for report in held_out("routerbench3", embedder):
+    for report in routerbench3_reports:
         assert len(report["budgets"]) == 5
         off += [abs(point["mean_cost_usd"] / point["max_mean_cost"] - 1) for point in report["budgets"]]
     # 660 queries: the mean cost of one holdout is known to 4 to 9 per cent.

@@ -5,6 +5,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "Counters",
     "Decision",
     "DecisionBatch",
     "Kernel",
@@ -86,6 +87,8 @@ class Decision:
     def resolved(self) -> bool | None: ...
     @property
     def generation(self) -> int: ...
+    @property
+    def sha256(self) -> str: ...
 
 @final
 class DecisionBatch:
@@ -112,8 +115,25 @@ class DecisionBatch:
     def __len__(self, /) -> int: ...
 
 @final
+class Counters:
+    BOUNDS_NS: Final[list[int]]
+    def __new__(cls) -> Counters: ...
+    def snapshot(self) -> dict[str, Any]: ...
+    def observe(self, stage: str, nanoseconds: int) -> None: ...
+    def count_refused(self, error: BaseException) -> None: ...
+
+@final
 class Kernel:
-    def __new__(cls, data: bytes, *, generation: int = 1, precision: str | None = None) -> Kernel: ...
+    def __new__(
+        cls,
+        data: bytes,
+        *,
+        generation: int = 1,
+        precision: str | None = None,
+        counters: Counters | None = None,
+    ) -> Kernel: ...
+    @property
+    def counters(self) -> Counters: ...
     @property
     def models(self) -> tuple[str, ...]: ...
     @property

@@ -6,21 +6,28 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from centroute._kernel import Kernel
+from centroute._kernel import Counters, Kernel
 from centroute.errors import ArtifactError
 
 MAX_BYTES = 1 << 34
 """Files larger than this are refused before they are read."""
 
 Precision = Literal["f32", "f16", "i8"]
+FileStamp = tuple[int, int, int]
+"""Time of the last change in nanoseconds, size and inode: another file or another content has another."""
 
 
 def load_kernel(
-    path: str | os.PathLike[str], *, generation: int = 1, precision: Precision | None = None
+    path: str | os.PathLike[str],
+    *,
+    generation: int = 1,
+    precision: Precision | None = None,
+    counters: Counters | None = None,
 ) -> Kernel:
     """Read and validate a router file for routing.
 
-    ``precision`` is the one to search centroids in, the file's own when not given.
+    ``generation`` is the number that its decisions carry; ``precision`` is the one to search centroids in,
+    the file's own when not given; ``counters`` are those of the kernel that it follows.
 
     Raises
     ------
@@ -38,9 +45,18 @@ def load_kernel(
     except OSError as error:
         raise ArtifactError(f"{file}: cannot be read ({reason(error)})") from error
     try:
-        return Kernel(data, generation=generation, precision=precision)
+        return Kernel(data, generation=generation, precision=precision, counters=counters)
     except ArtifactError as error:
         raise ArtifactError(f"{file}: {error}") from None
+
+
+def file_stamp(path: str | os.PathLike[str]) -> FileStamp | None:
+    """What tells a file from what was there before, None where there is none."""
+    try:
+        status = Path(path).stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def reason(error: OSError) -> str:

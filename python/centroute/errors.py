@@ -1,4 +1,4 @@
-"""The error classes of centroute: one a part, all subclasses of ``ValueError``.
+"""The error classes of centroute: one a part, subclasses of ``ValueError`` where what was given is at fault.
 
 The Rust binding raises the same classes, so ``except`` works alike on both sides.
 """
@@ -18,3 +18,7 @@ class PolicyError(ValueError):
 
 class EmbedderError(ValueError):
     """An embedder folder is incomplete, inconsistent or unknown."""
+
+
+class OverloadError(RuntimeError):
+    """More requests wait than the queue may hold: the request is fine, and may be sent again later."""

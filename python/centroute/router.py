@@ -1,4 +1,4 @@
-"""``Router``: text or embeddings in, decisions out.
+"""``Router``: texts, conversations or embeddings in, decisions out.
 
 NumPy is loaded by those who bring or take arrays: a service that routes texts starts without it.
 """
@@ -8,12 +8,18 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
 
-from centroute._kernel import Decision, DecisionBatch, Kernel, Policy, StaticEmbedder, surface_features
-from centroute._router_file import load_kernel
-from centroute.errors import DataError, EmbedderError
+from centroute._fork import renewed_after_fork
+from centroute._kernel import Counters, Decision, DecisionBatch, Kernel, Policy
+from centroute._loaded import Loaded, Query
+from centroute._router_file import FileStamp, file_stamp, load_kernel
+from centroute.conversation import Conversation, is_short
+from centroute.errors import ArtifactError, DataError, EmbedderError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,30 +28,52 @@ if TYPE_CHECKING:
     from centroute._router_file import Precision
     from centroute.artifact import Artifact
     from centroute.embedders import Embedder
-    from centroute.surface import SurfaceFeatures
+    from centroute.microbatch import MicroBatch
+    from centroute.session import KeptDecision, Session
+    from centroute.watch_file import Watch
 
 
 class Router:
-    """A calibrated router, ready to decide. Safe to share between threads.
+    """A calibrated router, ready to decide. Safe to share between threads, tasks and forked processes.
 
-    Made by :meth:`load`, or from an :class:`Artifact` in memory by :meth:`from_artifact`.
+    Made by :meth:`load`, or from an :class:`Artifact` in memory by :meth:`from_artifact`. It can be pickled,
+    as for processes that are spawned: by its file where it has one, which is read again, else with its
+    tables. The embedder is then found by its name.
     """
 
-    __slots__ = ("_embedder", "_kernel", "_loading", "_static")
+    # All that decides is in one object that is replaced as a whole: a request takes it once.
+    __slots__ = (
+        "__weakref__",
+        "_changing",
+        "_failure",
+        "_loaded",
+        "_named_embedder",
+        "_precision",
+        "_source",
+    )
 
-    def __init__(self, kernel: Kernel, *, embedder: Embedder | None = None) -> None:
-        self._kernel = kernel
-        self._embedder: Embedder | None = None
-        # The embedder's part in the extension, where it has one: embedding and deciding are then one call.
-        self._static: StaticEmbedder | None = None
-        self._loading = threading.Lock()
-        if embedder is not None:
-            self._take(embedder)
+    def __init__(
+        self,
+        kernel: Kernel,
+        *,
+        embedder: Embedder | None = None,
+        conversation: Conversation | None = None,
+        microbatch: MicroBatch | None = None,
+    ) -> None:
+        loaded = Loaded(kernel=kernel, conversation=conversation or Conversation(), microbatch=microbatch)
+        self._loaded = loaded if embedder is None else loaded.with_embedder(embedder)
+        self._source: tuple[Path, FileStamp | None] | None = None
+        self._precision: Precision | None = None
+        # By which name or from which folder the caller wants the embedder; the artifact's name when None.
+        self._named_embedder: str | os.PathLike[str] | None = None
+        self._failure: EmbedderError | None = None
+        self.renew_after_fork()
+        renewed_after_fork(self)
 
-    def _take(self, embedder: Embedder) -> None:
-        _check_embedder(self._kernel, embedder)
-        self._static = getattr(embedder, "static", None)
-        self._embedder = embedder
+    def renew_after_fork(self) -> None:
+        """Make anew the lock that another thread may have held when this process was forked."""
+        # Held by whoever loads something; deciding never takes it.
+        self._changing = threading.Lock()
 
     @classmethod
     def load(
@@ -54,6 +82,8 @@ class Router:
         *,
         embedder: Embedder | str | os.PathLike[str] | None = None,
         precision: Precision | None = None,
+        conversation: Conversation | None = None,
+        microbatch: MicroBatch | None = None,
     ) -> Router:
         """Read and validate a router file.
 
@@ -67,6 +97,11 @@ class Router:
         precision
             In which precision one query is searched: ``"f32"``, ``"f16"`` or ``"i8"``, which need half and a
             quarter of the memory traffic and choose the same clusters; that of the file when not given.
+        conversation
+            Which part of a conversation is embedded; the last user message when not given.
+        microbatch
+            How texts that come at the same time are embedded in one call of an ONNX graph; each alone when
+            not given, which is faster on the CPU. A static embedder has no use for it.
 
         Raises
         ------
@@ -75,16 +110,30 @@ class Router:
         EmbedderError
             If the embedder is not the one that the centroids were fitted on.
         """
+        source = (Path(path), file_stamp(path))
         kernel = load_kernel(path, precision=precision)
+        named = embedder if isinstance(embedder, str | os.PathLike) else None
         if isinstance(embedder, str | os.PathLike):
             from centroute.embedders import load_embedder
 
             embedder = load_embedder(embedder)
-        return cls(kernel, embedder=embedder)
+        elif embedder is None:
+            _import_for(kernel)
+        router = cls(kernel, embedder=embedder, conversation=conversation, microbatch=microbatch)
+        router._source = source
+        router._precision = precision
+        router._named_embedder = named
+        return router
 
     @classmethod
     def from_artifact(
-        cls, artifact: Artifact, *, embedder: Embedder | None = None, precision: Precision | None = None
+        cls,
+        artifact: Artifact,
+        *,
+        embedder: Embedder | None = None,
+        precision: Precision | None = None,
+        conversation: Conversation | None = None,
+        microbatch: MicroBatch | None = None,
     ) -> Router:
         """Route with an artifact that was not written to a file. The options are those of :meth:`load`.
 
@@ -95,54 +144,94 @@ class Router:
         EmbedderError
             If the embedder is not the one that the centroids were fitted on.
         """
-        return cls(Kernel(artifact.to_bytes(), precision=precision), embedder=embedder)
+        return cls._from_bytes(
+            artifact.to_bytes(),
+            embedder=embedder,
+            precision=precision,
+            conversation=conversation,
+            microbatch=microbatch,
+        )
+
+    @classmethod
+    def _from_bytes(cls, data: bytes, *, precision: Precision | None, **options: Any) -> Router:
+        router = cls(Kernel(data, precision=precision), **options)
+        router._precision = precision
+        return router
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        loaded = self._loaded
+        options: dict[str, Any] = {
+            "precision": self._precision,
+            "conversation": loaded.conversation,
+            "microbatch": loaded.microbatch,
+        }
+        # functools.partial carries keyword arguments through pickle.
+        if self._source is not None:
+            load = partial(Router.load, embedder=self._named_embedder, **options)
+            return load, (self._source[0].absolute(),)
+        return partial(Router._from_bytes, **options), (self.artifact.to_bytes(),)
 
     @property
     def models(self) -> tuple[str, ...]:
         """Names of the pool, in the order of the model ids."""
-        return self._kernel.models
+        return self._loaded.kernel.models
 
     @property
     def top_p(self) -> int:
         """Number of clusters blended for a query."""
-        return self._kernel.top_p
+        return self._loaded.kernel.top_p
 
     @property
     def beta(self) -> float:
         """Sharpness of the softmax over similarities."""
-        return self._kernel.beta
+        return self._loaded.kernel.beta
 
     @property
     def dim(self) -> int:
         """Width of the embeddings."""
-        return self._kernel.dim
+        return self._loaded.kernel.dim
 
     @property
     def n_clusters(self) -> int:
         """Number of clusters."""
-        return self._kernel.n_clusters
+        return self._loaded.kernel.n_clusters
 
     @property
     def precision(self) -> str:
         """Precision in which one query is searched."""
-        return self._kernel.precision
+        return self._loaded.kernel.precision
 
     @property
     def simd(self) -> str:
         """Instruction set in use, see :func:`centroute.simd`."""
-        return self._kernel.simd
+        return self._loaded.kernel.simd
 
     @property
     def generation(self) -> int:
         """Which loading of the router decides."""
-        return self._kernel.generation
+        return self._loaded.kernel.generation
+
+    @property
+    def source(self) -> tuple[Path, FileStamp | None] | None:
+        """The file that was loaded last and its state before it was read; None for an artifact in memory."""
+        return self._source
+
+    @property
+    def conversation(self) -> Conversation:
+        """Which part of a conversation is embedded."""
+        return self._loaded.conversation
+
+    @property
+    def counters(self) -> Counters:
+        """What was decided so far, as :mod:`centroute.metrics` shows it; kept when the router is reloaded."""
+        return self._loaded.kernel.counters
 
     @property
     def artifact(self) -> Artifact:
         """Tables and provenance of what is loaded, copied."""
         from centroute.artifact import Artifact
 
-        return Artifact.from_kernel(self._kernel)
+        return Artifact.from_kernel(self._loaded.kernel)
 
     @property
     def embedder(self) -> Embedder:
@@ -153,60 +242,220 @@ class Router:
         EmbedderError
             If it is not found, or is not the one that the centroids were fitted on.
         """
-        if self._embedder is None:
+        return self._ready().embedder  # type: ignore[return-value]
+
+    @property
+    def _kernel(self) -> Kernel:
+        return self._loaded.kernel
+
+    def _ready(self) -> Loaded:
+        """What is loaded, with its embedder. Whoever comes while that is being loaded waits for it."""
+        loaded = self._loaded
+        if loaded.embedder is not None:
+            return loaded
+        earlier = self._failure
+        with self._changing:
+            loaded = self._loaded
+            if loaded.embedder is not None:
+                return loaded
+            failure = self._failure
+            if failure is not None and failure is not earlier:
+                # It failed while this one waited for it: a crowd does not try one after another.
+                raise EmbedderError(str(failure))
             from centroute.embedders import load_embedder
 
-            # Whoever comes while it is being loaded waits for it.
-            with self._loading:
-                if self._embedder is None:
-                    self._take(load_embedder(self._kernel.embedder[0]))
-                return self._embedder  # type: ignore[return-value]
-        return self._embedder
+            try:
+                loaded = loaded.with_embedder(load_embedder(loaded.kernel.embedder[0]))
+            except EmbedderError as error:
+                self._failure = EmbedderError(str(error))
+                raise
+            self._loaded = loaded
+            return loaded
 
-    def route(self, text: str, *, policy: Policy | None = None) -> Decision:
-        """Decide one text.
+    def reload(self, path: str | os.PathLike[str] | None = None) -> int:
+        """Serve another router file, or the same one as it is now, from the next request on.
+
+        It is read and validated beside what serves, with its embedder where that is another one and the old
+        one was in use; requests go on meanwhile, and each is decided by the old or the new one throughout.
+        Takes milliseconds to seconds: in an event loop call it by ``asyncio.to_thread``.
 
         Parameters
         ----------
-        text
-            The user's query.
+        path
+            The file; the one that was loaded last when not given.
+
+        Returns
+        -------
+        int
+            The generation of the decisions to come, one more than before.
+
+        Raises
+        ------
+        ArtifactError
+            If the file is missing, damaged, altered or of another version, or the router was not loaded from
+            one and none is named. What serves goes on serving, as after the next error.
+        EmbedderError
+            If the new router wants another embedder, which cannot be loaded.
+        """
+        with self._changing:
+            if path is None and self._source is None:
+                raise ArtifactError(
+                    "reload: this router was not loaded from a file, so that one must be named"
+                )
+            file = Path(path) if path is not None else self._source[0]  # type: ignore[index]
+            loaded = self._loaded
+            source = (file, file_stamp(file))
+            kernel = load_kernel(
+                file,
+                generation=loaded.kernel.generation + 1,
+                precision=self._precision,
+                counters=loaded.kernel.counters,
+            )
+            self._loaded = self._under(kernel, loaded)
+            self._source = source
+            return kernel.generation
+
+    def _under(self, kernel: Kernel, loaded: Loaded) -> Loaded:
+        """What is loaded, under a new kernel: its embedder where that fits, else the one that is wanted."""
+        try:
+            return loaded.with_kernel(kernel)
+        except EmbedderError:
+            from centroute.embedders import load_embedder
+
+            embedder = load_embedder(self._named_embedder or kernel.embedder[0])
+            return Loaded(
+                kernel=kernel, conversation=loaded.conversation, microbatch=loaded.microbatch
+            ).with_embedder(embedder)
+
+    def watch(self, path: str | os.PathLike[str] | None = None, *, interval: float = 1.0) -> Watch:
+        """Reload whenever a file changes: a thread looks at its time, size and inode.
+
+        Parameters
+        ----------
+        path
+            The file; the one that was loaded last when not given. Replace it by renaming, as ``calibrate``
+            and ``edit`` do: a file that is written in place can be seen half written, and is then refused
+            until it is whole.
+        interval
+            Seconds between two looks.
+
+        Returns
+        -------
+        Watch
+            Ends with ``stop()``, or as a context manager. In a forked child it goes on with a thread there.
+
+        Raises
+        ------
+        ArtifactError
+            If the router was not loaded from a file and none is named.
+        ValueError
+            If the interval is not above 0.
+
+        Examples
+        --------
+        >>> with router.watch(interval=5.0):  # doctest: +SKIP
+        ...     serve(router)
+        """
+        from centroute.watch_file import Watch
+
+        if not interval > 0:
+            raise ValueError(f"interval: got {interval}, wanted seconds above 0")
+        if path is None and self._source is None:
+            raise ArtifactError("watch: this router was not loaded from a file, so that one must be named")
+        return Watch(self, Path(path) if path is not None else self._source[0], interval=interval)  # type: ignore[index]
+
+    @overload
+    def route(self, query: Query, *, policy: Policy | None = None, session: None = None) -> Decision: ...
+    @overload
+    def route(
+        self, query: Query, *, policy: Policy | None = None, session: Session
+    ) -> Decision | KeptDecision: ...
+    def route(
+        self, query: Query, *, policy: Policy | None = None, session: Session | None = None
+    ) -> Decision | KeptDecision:
+        """Decide one query.
+
+        Parameters
+        ----------
+        query
+            The user's text, or the messages of a conversation as OpenAI's API has them.
         policy
             What this request wants; the artifact's default holds for what it leaves open.
+        session
+            What the conversation keeps from turn to turn; see :mod:`centroute.session`.
 
         Raises
         ------
         DataError
-            If the text is empty or holds nothing that the embedder knows.
+            If the text is empty or holds nothing that the embedder knows, or a message is not of its form.
         PolicyError
             If the policy names unknown models, needs an unknown cost, or leaves no candidate.
+        OverloadError
+            If texts are embedded in batches and too many wait.
         """
-        static = self._static_embedder()
-        if static is not None:
-            return self._kernel.route_text(static, text, policy)
-        return self._kernel.route(self.embed([text])[0], policy)
+        loaded = self._loaded
+        static = loaded.static
+        if static is not None and session is None and type(query) is str:
+            return loaded.kernel.route_text(static, query, policy)
+        loaded = self._ready()
+        text, system = loaded.read(query)
+        return loaded.decide(text, system, policy=policy, session=session)
+
+    @overload
+    async def aroute(
+        self, query: Query, *, policy: Policy | None = None, session: None = None
+    ) -> Decision: ...
+    @overload
+    async def aroute(
+        self, query: Query, *, policy: Policy | None = None, session: Session
+    ) -> Decision | KeptDecision: ...
+    async def aroute(
+        self, query: Query, *, policy: Policy | None = None, session: Session | None = None
+    ) -> Decision | KeptDecision:
+        """Decide one query without holding the event loop.
+
+        What takes microseconds is decided at once: texts of up to some thousand characters with a static
+        embedder. All else, and the loading of the embedder, is done in a worker thread. Parameters and errors
+        as :meth:`route`.
+        """
+        if is_short(query):
+            loaded = self._loaded
+            text, system = loaded.read(query)
+            if loaded.is_quick(text, system):
+                return loaded.decide(text, system, policy=policy, session=session)
+            if loaded.microbatch is not None:
+                if loaded.embedder is None:
+                    from centroute._workers import in_worker
+
+                    loaded = await in_worker(self._ready)
+                if loaded.batcher is not None:
+                    return await loaded.decide_in_batch(text, system, policy=policy, session=session)
+        from centroute._workers import in_worker
+
+        return await in_worker(self.route, query, policy=policy, session=session)
 
     def time_stages(self, text: str, *, policy: Policy | None = None) -> tuple[int, int, int]:
         """Decide one text and tell the nanoseconds it took to tokenize, to embed and to decide.
 
         Errors as :meth:`route`.
         """
-        static = self._static_embedder()
-        if static is not None:
-            return self._kernel.time_stages(static, text, policy)
+        loaded = self._ready()
+        if loaded.static is not None:
+            return loaded.kernel.time_stages(loaded.static, text, policy)
         started = time.perf_counter_ns()
-        self.embedder.tokenize(text)
+        loaded.embedder.tokenize(text)  # type: ignore[union-attr]
         tokenized = time.perf_counter_ns()
         # Embedding tokenizes once more, which is taken off again.
-        row = self.embed([text])[0]
+        row = loaded.embed([text])[0]
         embedded = time.perf_counter_ns()
-        self._kernel.route(row, policy)
+        loaded.kernel.route(row, policy)
         decided = time.perf_counter_ns()
         tokenizing = tokenized - started
         return tokenizing, max(0, embedded - tokenized - tokenizing), decided - embedded
 
     def route_batch(
         self,
-        texts: Sequence[str],
+        queries: Sequence[Query],
         *,
         policy: Policy | None = None,
         alpha: NDArray[np.float32] | None = None,
@@ -214,38 +463,31 @@ class Router:
         allow: NDArray[np.bool_] | None = None,
         threads: int = 1,
     ) -> DecisionBatch:
-        """Decide many texts: arrays with one row a text.
+        """Decide many queries, texts and conversations: arrays with one row a query.
 
         The options are those of :meth:`route_embeddings`; ``threads`` is also how many a static embedder
         embeds on. Errors as :meth:`route`, with the index.
         """
-        _refuse_one_string(texts)
-        static = self._static_embedder()
-        if static is not None:
-            return self._kernel.route_texts(
-                static,
-                texts,
-                policy,
-                alpha=alpha,
-                willingness_to_pay=willingness_to_pay,
-                allow=allow,
-                threads=threads,
-            )
-        return self.route_embeddings(
-            self.embed(texts),
-            policy=policy,
-            alpha=alpha,
-            willingness_to_pay=willingness_to_pay,
-            allow=allow,
-            threads=threads,
-        )
-
-    def _static_embedder(self) -> StaticEmbedder | None:
-        return self._static if self._embedder is not None else getattr(self.embedder, "static", None)
+        _refuse_one_string(queries)
+        loaded = self._ready()
+        options: dict[str, Any] = {
+            "alpha": alpha,
+            "willingness_to_pay": willingness_to_pay,
+            "allow": allow,
+            "threads": threads,
+        }
+        if loaded.static is not None:
+            # To look at every item first would take 3 % of the time; what is no string is read below.
+            with suppress(TypeError):
+                return loaded.kernel.route_texts(loaded.static, queries, policy, **options)  # type: ignore[arg-type]
+        texts, systems = _read_all(loaded, queries)
+        if loaded.static is not None and not any(systems):
+            return loaded.kernel.route_texts(loaded.static, texts, policy, **options)
+        return loaded.kernel.route_batch(loaded.embed(texts, systems=systems), policy, **options)
 
     def route_embedding(self, embedding: NDArray[np.float32], *, policy: Policy | None = None) -> Decision:
         """Decide one embedding of your own, C-contiguous float32 ``[dim]``."""
-        return self._kernel.route(embedding, policy)
+        return self._loaded.kernel.route(embedding, policy)
 
     def route_embeddings(
         self,
@@ -279,7 +521,7 @@ class Router:
         PolicyError
             As :meth:`route`; names the row where it is one row's.
         """
-        return self._kernel.route_batch(
+        return self._loaded.kernel.route_batch(
             embeddings,
             policy,
             alpha=alpha,
@@ -290,7 +532,7 @@ class Router:
 
     def predict(self, embeddings: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Predicted quality and cost (USD, NaN when unknown) of every model, two arrays ``[n, n_models]``."""
-        return self._kernel.predict(embeddings)
+        return self._loaded.kernel.predict(embeddings)
 
     def embed(self, texts: Sequence[str], *, allow_zero_rows: bool = False) -> NDArray[np.float32]:
         """Embed texts for routing, float32 ``[n, dim]``, surface features included where the router has them.
@@ -309,14 +551,7 @@ class Router:
             If a text is empty or holds nothing that the embedder knows; names its index.
         """
         _refuse_one_string(texts)
-        embeddings = self.embedder.embed(texts)
-        routable = embeddings.any(axis=1)
-        if not (allow_zero_rows or routable.all()):
-            index = int(routable.argmin())
-            holds = "nothing that the embedder knows" if texts[index].strip() else "only spaces or nothing"
-            raise DataError(f"text {index} holds {holds}: {texts[index][:80]!r}")
-        surface = _surface(self._kernel)
-        return embeddings if surface is None else surface.append(embeddings, surface_features(texts))
+        return self._ready().embed(texts, allow_zero_rows=allow_zero_rows)
 
     def __repr__(self) -> str:
         return (
@@ -325,36 +560,40 @@ class Router:
         )
 
 
-def _refuse_one_string(texts: Sequence[str]) -> None:
+def _import_for(kernel: Kernel) -> None:
+    """Import what the embedder will need: in a worker, with the first text, it would hold an event loop."""
+    import centroute.embedders.static
+
+    name, _, fingerprint = kernel.embedder
+    if fingerprint is not None and name not in centroute.embedders.bundled_names():
+        with suppress(EmbedderError):  # of what is missing the first text tells
+            import centroute.embedders.onnx
+
+
+def _refuse_one_string(texts: Sequence[Query]) -> None:
     if isinstance(texts, str):
         raise DataError("texts: got one string, wanted a sequence of them")
 
 
-def _surface(kernel: Kernel) -> SurfaceFeatures | None:
-    """The features that this router has behind its embeddings."""
-    stored = kernel.surface_features
-    if stored is None:
-        return None
-    from centroute.surface import SurfaceFeatures
-
-    name, weight, mean, scale = stored
-    return SurfaceFeatures(weight=weight, mean=tuple(mean), scale=tuple(scale), name=name)
-
-
-def _check_embedder(kernel: Kernel, embedder: Embedder) -> None:
-    """Refuse an embedder that gives other rows than the centroids were fitted on."""
-    name, wanted_dim, wanted = kernel.embedder
-    surface = _surface(kernel)
-    dim: int = embedder.dim
-    fingerprint: str | None = embedder.fingerprint
-    if surface is not None:
-        from centroute.surface import routed_identity
-
-        dim, fingerprint = routed_identity(embedder, surface)
-    if dim != wanted_dim:
-        raise EmbedderError(f"embedder {embedder.name}: dim {dim}, the router wants {wanted_dim}")
-    if wanted is not None and fingerprint != wanted:
-        raise EmbedderError(
-            f"embedder {embedder.name}: fingerprint {(fingerprint or 'none')[:16]}…, the router was "
-            f"calibrated with {name} {wanted[:16]}…; calibrate again or load that embedder"
-        )
+def _read_all(loaded: Loaded, queries: Sequence[Query]) -> tuple[Sequence[str], list[str]]:
+    """User's texts and system prompts; of texts alone there are no prompts. Names the index of a query."""
+    if {str}.issuperset(map(type, queries)):
+        return queries, []  # type: ignore[return-value]
+    texts, systems = [], []
+    for index, query in enumerate(queries):
+        if isinstance(query, str):
+            text, system = query, ""
+        elif isinstance(query, Mapping):
+            raise DataError(
+                f"queries[{index}] is one message: put the messages of a conversation into a list"
+            )
+        elif isinstance(query, Sequence):
+            try:
+                text, system = loaded.read(query)
+            except DataError as error:
+                raise DataError(f"queries[{index}]: {error}") from None
+        else:
+            raise TypeError(f"texts[{index}] must be str, got {type(query).__name__}")
+        texts.append(text)
+        systems.append(system)
+    return texts, systems

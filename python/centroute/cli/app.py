@@ -243,6 +243,34 @@ def inspect(router: Path, as_json: bool) -> None:
     run_inspect(router, as_json=as_json)
 
 
+@app.command()
+@router_argument
+@click.option("--config", "config_file", type=FILE, required=True, help="The gateway's TOML file.")
+@other_embedder_option
+def serve(router: Path, config_file: Path, embedder: str | None) -> None:
+    """Serve OpenAI's API: 'auto' lets the router choose the model, whose upstream is then asked.
+
+    Needs pip install 'centroute[serve]'. Stops at SIGTERM when what is in work is done.
+    """
+    from centroute.cli.serve import run_serve
+
+    run_serve(router, config_file=config_file, embedder=embedder)
+
+
+@app.command()
+@click.argument("log", metavar="LOG", type=FILE)
+@router_argument
+@click.option("--json", "as_json", is_flag=True, help="All of it as one JSON object.")
+def drift(log: Path, router: Path, as_json: bool) -> None:
+    """Compare the queries in use with those of the calibration.
+
+    LOG is a decision log, .jsonl or .jsonl.gz. Says whether to calibrate again; exits with 0 either way.
+    """
+    from centroute.cli.drift import run_drift
+
+    run_drift(log, router, as_json=as_json)
+
+
 @app.group()
 def embed() -> None:
     """List, check and export embedders."""
@@ -363,3 +391,19 @@ def edit_drop_model(router: Path, /, name: str, output: Path | None) -> None:
     from centroute.cli.edit import run_drop_model
 
     run_drop_model(router, name, output=output)
+
+
+@edit.command("absorb")
+@click.argument("log", metavar="LOG", type=FILE)
+@click.option("--feedback", metavar="FILE", type=FILE, help="Feedback, where it is not in LOG itself.")
+@edit_output_option
+@click.pass_obj
+def edit_absorb(router: Path, /, log: Path, feedback: Path | None, output: Path | None) -> None:
+    """Fold feedback on logged decisions into the tables.
+
+    LOG is a decision log. Feedback are lines {"id": decision, "score": 0..1, "cost_usd": USD}. Decisions of
+    other router files are left out: what is absorbed makes another file, so nothing is counted twice.
+    """
+    from centroute.cli.edit import run_absorb
+
+    run_absorb(router, log, feedback=feedback, output=output)

@@ -1,9 +1,12 @@
 """``centroute edit``: a router file in, the edited one in its place or under another name."""
 
+import json
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from centroute._router_file import load_kernel
 from centroute.artifact import Artifact
 from centroute.cli import screen
 from centroute.cli.output import refuse_unwritable
@@ -11,6 +14,8 @@ from centroute.datasets import read_outcomes
 from centroute.edit import FEW_OUTCOMES, add_model, drop_model, set_price
 from centroute.embedders import load_embedder
 from centroute.errors import ArtifactError, DataError
+from centroute.feedback import absorb
+from centroute.logged_decisions import read_decisions, read_feedback
 from centroute.pool import Pool, apply_pool, read_pool
 
 
@@ -83,6 +88,48 @@ def run_set_price(router: Path, name: str, *, output: Path | None, **prices: Any
         column = [model.name for model in edited.models].index(name)
         cost = screen.dollars(float(edited.prior_cost[column]))
         screen.out.print(f"priced {name}: its mean cost, {cost}, is as before")
+    _tell(artifact, edited, target)
+
+
+def run_absorb(router: Path, log: Path, *, feedback: Path | None, output: Path | None) -> None:
+    """Fold feedback on logged decisions into the tables and write the router."""
+    target = _target(router, output)
+    for source in (log, feedback):
+        if source is not None and target.exists() and source.exists() and target.samefile(source):
+            raise ArtifactError(f"{target}: cannot be written (it is the log)")
+    kernel = load_kernel(router)
+    artifact = Artifact.from_kernel(kernel, source=router)
+    sources = [log] if feedback is None else [log, feedback]
+    try:
+        absorbed = absorb(
+            artifact,
+            read_decisions(log),
+            chain.from_iterable(map(read_feedback, sources)),
+            sha256=json.loads(kernel.metadata_json)["sha256"],
+        )
+    except ArtifactError as error:
+        raise ArtifactError(f"{router}: {error}") from error
+    except DataError as error:
+        named = str(error).startswith(tuple(map(str, sources)))
+        raise DataError(str(error) if named else f"{log}: {error}") from error
+    edited = absorbed.artifact
+    edited.save(target)
+    for name, model in _last_edit(edited)["models"].items():
+        before, after = (screen.dollars(model[key]) for key in ("mean_cost_usd_before", "mean_cost_usd"))
+        screen.out.print(
+            f"{name}: {model['n_outcomes']} scores, {model['n_costs']} costs; mean quality "
+            f"{model['mean_quality_before']:.3f} before, {model['mean_quality']:.3f} now; "
+            f"mean cost {before} before, {after} now"
+        )
+    for number, what in (
+        (absorbed.n_repeated, "on a decision that had some already; the last counts"),
+        (absorbed.n_unmatched, f"on decisions that {log} does not have of this router file"),
+        (absorbed.n_without_cost, "with the cost of a model whose cost is unknown; the costs are left out"),
+    ):
+        if number:
+            screen.warn(f"{number} of feedback {what}")
+    if len(edited.frontier):
+        screen.out.print(f"frontier: predicted anew on {_last_edit(edited)['n_frontier_queries']} decisions")
     _tell(artifact, edited, target)
 
 

@@ -8,22 +8,29 @@ depend on what is beside them, as after dynamic quantisation, each text runs alo
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import io
 import mmap
-from collections.abc import Iterator, Mapping, Sequence
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from centroute._fork import renewed_after_fork
 from centroute._kernel import Tokenizer
 from centroute.embedders.base import Embedder, check_texts
-from centroute.embedders.folder import DESCRIPTION_FILE, EmbedderDescription, EmbedderFolder
+from centroute.embedders.folder import DESCRIPTION_FILE, EmbedderDescription, EmbedderFolder, read_sha256
 from centroute.embedders.tokenizer import implementation, open_tokenizer
 from centroute.errors import EmbedderError
 
+# Telemetry has a thread that a forked child waits for in vain when it ends, and is not for us to send.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 try:
     import onnxruntime
 except ImportError as error:
@@ -49,6 +56,7 @@ _TOKEN_IDS, _MASK, _TOKEN_TYPES = "input_ids", "attention_mask", "token_type_ids
 _OUTPUT_NAMES = ("sentence_embedding", "last_hidden_state", "token_embeddings")
 # How protobuf writes the key "location" of a tensor whose values are in another file.
 _EXTERNAL_DATA = b"\n\x08location\x12"
+_BYTES_PER_SEARCH = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +103,7 @@ class OnnxEmbedder(Embedder):
         description: EmbedderDescription,
         *,
         graph: _Graph,
+        reopen: Callable[[], _Graph],
         tokenizer: Tokenizer,
         tokens_per_run: int,
         normalise: bool,
@@ -104,10 +113,34 @@ class OnnxEmbedder(Embedder):
         self.pools_in_graph = graph.pooling is None
         self._tokenizer = tokenizer
         self.tokens_per_run = tokens_per_run
-        self._graph = graph
+        self._graph: _Graph | None = graph
+        self._reopen = reopen
+        self._opening = threading.Lock()
         self._normalise = normalise
         # A prefix is the same for every text, so that its tokens say nothing about one.
         self._n_prefix_tokens = int(tokenizer.encode_batch([description.prefix])[2][0])
+        renewed_after_fork(self)
+
+    def renew_after_fork(self) -> None:
+        """Leave the session and its threads to the parent: the child opens its own when it needs one."""
+        if self._graph is not None:
+            # Freed, even when the child ends, it would wait for those threads for ever.
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._graph.session._sess))  # noqa: SLF001
+        self._graph = None
+        self._opening = threading.Lock()
+
+    def _opened(self) -> _Graph:
+        if (graph := self._graph) is not None:
+            return graph
+        with self._opening:
+            if self._graph is None:
+                if self.device != "cpu":
+                    raise EmbedderError(
+                        f"embedder {self.name}: device {self.device} is lost in a forked process; "
+                        "load the embedder after the fork, or start processes by spawn"
+                    )
+                self._graph = self._reopen()
+            return self._graph
 
     @property
     def tokenizer(self) -> str:
@@ -159,8 +192,9 @@ class OnnxEmbedder(Embedder):
             rows[text_ids] = self._run(padded, n_tokens)
 
     def _run(self, token_ids: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.float32]:
+        graph = self._opened()
         try:
-            rows = self._graph.run(token_ids, lengths)
+            rows = graph.run(token_ids, lengths)
         except Exception as error:
             raise EmbedderError(
                 f"embedder {self.name}: cannot be run on a text of {lengths[-1]} tokens: {_first_line(error)}"
@@ -196,10 +230,25 @@ def open_onnx_embedder(
     return OnnxEmbedder(
         replace(description, dim=dim, inputs=graph.inputs, output=graph.output),
         graph=graph,
+        reopen=partial(_reopen_graph, folder, threads=threads, providers=providers),
         tokenizer=tokenizer,
         tokens_per_run=0 if depends_on_batch else TOKENS_PER_RUN.get(device_taken, TOKENS_PER_RUN["cpu"]),
         normalise=folder.layout != "centroute",
     )
+
+
+def _reopen_graph(folder: EmbedderFolder, *, threads: int, providers: Sequence[Provider] | None) -> _Graph:
+    """Open the graph once more, on the CPU.
+
+    Raises
+    ------
+    EmbedderError
+        If the file is another one by now: its rows would not be those of the parent.
+    """
+    if read_sha256(folder.model) != folder.description.model_sha256:
+        raise EmbedderError(f"{folder.model}: was replaced since it was loaded; load the embedder again")
+    session, device = _open_session(folder.model, threads=threads, device="cpu", providers=providers)
+    return _read_graph(folder, session, device)
 
 
 def _check_vocabulary(folder: EmbedderFolder, n_token_ids: int) -> None:
@@ -293,7 +342,11 @@ def _refuse_external_data(path: Path) -> None:
     """Refuse a graph with weights in another file: the fingerprint would not cover them."""
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            is_external = content.find(_EXTERNAL_DATA) >= 0
+            # Part by part, as each search keeps all other threads waiting.
+            is_external = any(
+                content.find(_EXTERNAL_DATA, start, start + _BYTES_PER_SEARCH + len(_EXTERNAL_DATA) - 1) >= 0
+                for start in range(0, len(content), _BYTES_PER_SEARCH)
+            )
     except (OSError, ValueError):  # unreadable or empty: for the session to tell
         return
     if is_external:

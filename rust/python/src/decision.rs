@@ -162,6 +162,12 @@ impl Decision {
         Some(is_resolved && self.choice.in_distribution)
     }
 
+    /// SHA-256 of the router file that decided.
+    #[getter]
+    fn sha256(&self) -> &str {
+        &self.shared.router.artifact().metadata.sha256
+    }
+
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
         let Choice { quality, cost, margin, similarity, in_distribution, .. } = self.choice;
         let or_none = |value: f32| known(value).map_or("None".to_owned(), |value| format!("{value:.6}"));

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use centroute_core::artifact::{N_SURFACE_FEATURES, Surface};
 use centroute_core::{
-    Artifact, Batch, BatchPolicy, Error, Isa, PolicySpec, Precision, Router, RowObjectives, Scratch, policy,
+    Artifact, Batch, BatchPolicy, Choice, Error, Isa, PolicySpec, Precision, Router, RowObjectives, Scratch, policy,
 };
 use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::exceptions::PyValueError;
@@ -15,6 +15,7 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
 use pyo3::types::{PyDict, PySlice, PyString, PyTuple};
 
+use crate::counters::{Counters, Stage, StageClock, TIME_EVERY};
 use crate::decision::{Decision, DecisionBatch, Shared};
 use crate::embedder::{EmbedScratch, StaticEmbedder};
 use crate::errors::{DataError, PolicyError, raise};
@@ -39,6 +40,16 @@ struct Buffers {
     embed: EmbedScratch,
     /// A text's row, or those of several texts.
     row: Vec<f32>,
+    /// Single decisions of this thread.
+    n_decisions: u32,
+}
+
+impl Buffers {
+    /// Whether the next decision is one of those that are timed.
+    fn is_timed(&mut self) -> bool {
+        self.n_decisions = self.n_decisions.wrapping_add(1);
+        self.n_decisions.is_multiple_of(TIME_EVERY)
+    }
 }
 
 thread_local! {
@@ -59,6 +70,10 @@ pub struct Kernel {
     number: u64,
     #[pyo3(get)]
     generation: u64,
+    #[pyo3(get)]
+    counters: Py<Counters>,
+    /// Decisions by model id.
+    decided: Box<[Arc<AtomicU64>]>,
 }
 
 impl Kernel {
@@ -84,6 +99,32 @@ impl Kernel {
         let matrix: Rows<'py> = float32("embeddings", embeddings, "[n, dim]")?;
         self.router().check_dim(matrix.shape()[1]).map_err(raise)?;
         Ok(matrix)
+    }
+
+    fn refused(&self, py: Python<'_>, error: &PyErr) {
+        self.counters.get().refused(py, error);
+    }
+
+    /// Embeds and decides one text, with a clock reading after each stage.
+    #[cold]
+    fn decide_timed(
+        &self,
+        embedder: &StaticEmbedder,
+        text: &str,
+        policy: &policy::Policy,
+        buffers: &mut Buffers,
+    ) -> Result<Choice, Fault> {
+        let Buffers { route, embed, row, .. } = buffers;
+        let mut clock = StageClock::start(self.counters.get());
+        embedder.tokenize_text(text, embed);
+        clock.end(Stage::Tokenize);
+        if !embedder.embed_tokens(text, self.surface(), embed, row) {
+            return Err(Fault::Text(0));
+        }
+        clock.end(Stage::Embed);
+        let choice = self.router().route(row, policy, route).map_err(Fault::Kernel);
+        clock.end(Stage::Kernel);
+        choice
     }
 
     /// Decides all rows, on as many threads as are asked for and worth it.
@@ -219,8 +260,14 @@ enum Fault {
 #[pymethods]
 impl Kernel {
     #[new]
-    #[pyo3(signature = (data, *, generation=1, precision=None))]
-    fn new(py: Python<'_>, data: &[u8], generation: u64, precision: Option<&str>) -> PyResult<Self> {
+    #[pyo3(signature = (data, *, generation=1, precision=None, counters=None))]
+    fn new(
+        py: Python<'_>,
+        data: &[u8],
+        generation: u64,
+        precision: Option<&str>,
+        counters: Option<Py<Counters>>,
+    ) -> PyResult<Self> {
         let search = precision
             .map(|name| {
                 Precision::from_name(name).ok_or_else(|| {
@@ -232,9 +279,12 @@ impl Kernel {
         let router = py.detach(|| Router::new(Artifact::from_bytes(data)?, search, isa)).map_err(raise)?;
         let default_policy = Arc::new(router.compile(&PolicySpec::default()).map_err(raise)?);
         let names = &router.artifact().metadata.models;
+        let counters = counters.map_or_else(|| Py::new(py, Counters::default()), Ok)?;
+        let decided = names.iter().map(|model| counters.get().of_model(&model.name)).collect();
         let names = names.iter().map(|model| PyString::new(py, &model.name).unbind()).collect();
         let shared = Arc::new(Shared { router, names });
-        Ok(Self { shared, default_policy, number: NEXT_NUMBER.fetch_add(1, Ordering::Relaxed), generation })
+        let number = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
+        Ok(Self { shared, default_policy, number, generation, counters, decided })
     }
 
     /// Names of the pool, in the order of the table columns.
@@ -320,12 +370,19 @@ impl Kernel {
     fn route(&self, embedding: &Bound<'_, PyAny>, policy: Option<&Policy>) -> PyResult<Decision> {
         let array = embedding.cast::<PyArray1<f32>>().ok().filter(|array| array.is_c_contiguous());
         let array = array.ok_or_else(|| refuse("embedding", embedding, "[dim]"))?;
-        let policy = self.policy(policy)?;
+        let refused = |error: &PyErr| self.refused(embedding.py(), error);
+        let policy = self.policy(policy).inspect_err(refused)?;
         // SAFETY: the array is contiguous, and nothing writes to it meanwhile: the interpreter lock is held until the
         // slice is gone. Counting the borrow, as for batches, would take 4 % of the decision.
         let query = unsafe { array.as_slice() }?;
-        BUFFERS.with_borrow_mut(|Buffers { route: scratch, .. }| {
-            let choice = self.router().route(query, &policy, scratch).map_err(raise)?;
+        BUFFERS.with_borrow_mut(|buffers| {
+            let mut clock = buffers.is_timed().then(|| StageClock::start(self.counters.get()));
+            let scratch = &mut buffers.route;
+            let choice = self.router().route(query, &policy, scratch).map_err(raise).inspect_err(refused)?;
+            if let Some(clock) = &mut clock {
+                clock.end(Stage::Kernel);
+            }
+            self.counters.get().count(&choice, &policy, &self.decided);
             Ok(Decision::new(Arc::clone(&self.shared), policy, choice, scratch, self.generation))
         })
     }
@@ -352,8 +409,11 @@ impl Kernel {
         let own = RowArguments { alpha, willingness_to_pay, allow };
         let batch = self.with_row_policies(n_queries, policy, &own, |policy| {
             let decide = || self.decide(queries, policy, threads);
-            if self.is_heavy(n_queries) { py.detach(decide) } else { decide() }.map_err(raise)
-        })?;
+            let batch = if self.is_heavy(n_queries) { py.detach(decide) } else { decide() }.map_err(raise)?;
+            self.counters.get().count_batch(&batch, policy.policy, &self.decided);
+            Ok(batch)
+        });
+        let batch = batch.inspect_err(|error| self.refused(py, error))?;
         DecisionBatch::new(py, Arc::clone(&self.shared), batch, self.generation)
     }
 
@@ -367,12 +427,16 @@ impl Kernel {
         policy: Option<&Policy>,
     ) -> PyResult<Decision> {
         self.check_embedder(embedder)?;
-        let policy = self.policy(policy)?;
+        let policy = self.policy(policy).inspect_err(|error| self.refused(py, error))?;
         let utf8 = &utf8(text)?;
         BUFFERS.with_borrow_mut(|buffers| {
-            let Buffers { route, embed, row } = buffers;
-            row.resize(self.dim(), 0.0);
+            buffers.row.resize(self.dim(), 0.0);
+            let is_timed = buffers.is_timed();
             let mut decide = || {
+                if is_timed {
+                    return self.decide_timed(embedder, utf8, &policy, buffers);
+                }
+                let Buffers { route, embed, row, .. } = &mut *buffers;
                 if embedder.embed_row(utf8, self.surface(), embed, row) {
                     self.router().route(row, &policy, route).map_err(Fault::Kernel)
                 } else {
@@ -381,9 +445,18 @@ impl Kernel {
             };
             let choice = if utf8.len() > DETACH_ABOVE_BYTES { py.detach(decide) } else { decide() };
             match choice {
-                Ok(choice) => Ok(Decision::new(Arc::clone(&self.shared), policy, choice, route, self.generation)),
-                Err(Fault::Text(_)) => Err(unroutable(0, text)),
-                Err(Fault::Kernel(error)) => Err(raise(error)),
+                Ok(choice) => {
+                    self.counters.get().count(&choice, &policy, &self.decided);
+                    Ok(Decision::new(Arc::clone(&self.shared), policy, choice, &buffers.route, self.generation))
+                }
+                Err(fault) => {
+                    let error = match fault {
+                        Fault::Text(_) => unroutable(0, text),
+                        Fault::Kernel(error) => raise(error),
+                    };
+                    self.refused(py, &error);
+                    Err(error)
+                }
             }
         })
     }
@@ -407,11 +480,15 @@ impl Kernel {
         let own = RowArguments { alpha, willingness_to_pay, allow };
         let batch = self.with_row_policies(strings.len(), policy, &own, |policy| {
             match py.detach(|| self.decide_texts(embedder, &strings, policy, threads)) {
-                Ok(batch) => Ok(batch),
+                Ok(batch) => {
+                    self.counters.get().count_batch(&batch, policy.policy, &self.decided);
+                    Ok(batch)
+                }
                 Err(Fault::Text(index)) => Err(unroutable(index, texts.get_item(index)?.cast::<PyString>()?)),
                 Err(Fault::Kernel(error)) => Err(raise(error)),
             }
-        })?;
+        });
+        let batch = batch.inspect_err(|error| self.refused(py, error))?;
         DecisionBatch::new(py, Arc::clone(&self.shared), batch, self.generation)
     }
 
@@ -421,7 +498,7 @@ impl Kernel {
         self.check_embedder(embedder)?;
         let policy = self.policy(policy)?;
         BUFFERS.with_borrow_mut(|buffers| {
-            let Buffers { route, embed, row } = buffers;
+            let Buffers { route, embed, row, .. } = buffers;
             row.resize(self.dim(), 0.0);
             let started = Instant::now();
             embedder.tokenize_text(text, embed);

@@ -3,6 +3,7 @@
 //! Embeddings come in without a copy as C-contiguous float32; anything else is refused with what was got and
 //! what was wanted. Errors are the classes of `centroute.errors`.
 
+mod counters;
 mod decision;
 mod embedder;
 mod errors;
@@ -16,6 +17,8 @@ use pyo3::prelude::*;
 /// Routing kernel of centroute.
 #[pymodule]
 mod _kernel {
+    #[pymodule_export]
+    use super::counters::Counters;
     #[pymodule_export]
     use super::decision::{Decision, DecisionBatch};
     #[pymodule_export]

@@ -1,0 +1,1 @@
+"""centroute inside other tools, one module each. Nothing else of centroute needs these tools."""
