@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 RUST_SOURCES := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-debug ci fmt lint typecheck cargo-test bench bench-sweep bench-rust instructions soak quality bench-gateway bench-service bench-calibration clean toolchain
+.PHONY: help demo test test-litellm test-debug ci fmt lint typecheck cargo-test bench bench-sweep bench-rust instructions soak quality bench-gateway bench-service bench-calibration clean toolchain
 
 help: ## List the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -21,6 +21,15 @@ cargo-test: toolchain
 	cargo test --workspace --locked --quiet
 
 ci: lint typecheck test test-debug instructions ## What continuous integration runs
+
+# LiteLLM brings a hundred packages, and has its own environment beside the one of development.
+LITELLM := .venv-litellm
+test-litellm: $(VENV)/built ## Run the tests of the LiteLLM plugin against a real proxy
+	$(PYTHON) -m venv $(LITELLM)
+	$(LITELLM)/bin/pip install --quiet --disable-pip-version-check 'litellm[proxy]==1.106.2'
+	$(LITELLM)/bin/python -c "import pathlib, sysconfig; \
+		pathlib.Path(sysconfig.get_path('purelib'), 'centroute.pth').write_text('$(abspath python)')"
+	CENTROUTE_LITELLM_PYTHON=$(abspath $(LITELLM))/bin/python $(BIN)/pytest tests/test_litellm.py
 
 # The debug build lies beside the installed one: same Python files, extension with debug assertions.
 DEBUG_PACKAGE := target/debug-package
@@ -79,7 +88,7 @@ bench-calibration: $(VENV)/built $(VENV)/bench-installed ## Measure k-means, and
 	$(BIN)/python benches/edit.py
 
 clean: ## Remove what was built
-	rm -rf $(VENV) target .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LITELLM) target .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 toolchain:
 	@command -v cargo >/dev/null || { echo "centroute needs Rust 1.89 or newer (cargo): see https://rustup.rs" >&2; exit 1; }
