@@ -318,9 +318,11 @@ def test_amounts_ascend_from_nothing_to_quality_first():
 
 
 def test_the_same_seed_gives_the_same_bytes(sample):
-    first = calibrate(sample, method="means", seed=4).to_bytes()
-    assert calibrate(sample, method="means", seed=4).to_bytes() == first
-    assert calibrate(sample, method="means", seed=5).to_bytes() != first
+    first, again, other = (
+        calibrate(sample, method="means", n_clusters=8, seed=seed).to_bytes() for seed in (4, 4, 5)
+    )
+    assert again == first
+    assert other != first
 
 
 @pytest.mark.parametrize("method", ["auto", "learned"])
@@ -480,7 +482,7 @@ def test_the_frontier_promises_what_tables_reach_on_rows_that_they_have_not_seen
 def test_max_mean_cost_lands_near_the_budget_on_new_queries(embedder, refit):
     large = synthetic_outcomes()
     known, new = split_by_text(large, holdout=0.3, seed=1)
-    artifact = calibrate(large.subset(known), embedder=embedder, refit=refit)
+    artifact = calibrate(large.subset(known), embedder=embedder, n_clusters=16, refit=refit)
     evaluation = evaluate(Router.from_artifact(artifact), large.subset(new))
     assert len(evaluation.budgets) == 5
     for budget in evaluation.budgets:
