@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 RUST_SOURCES := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-litellm test-debug ci fmt lint typecheck cargo-test bench bench-sweep bench-rust instructions soak quality bench-gateway bench-service bench-calibration clean toolchain
+.PHONY: help demo edge test test-litellm test-debug ci fmt lint typecheck cargo-test bench bench-sweep bench-rust instructions soak quality bench-gateway bench-service bench-calibration clean toolchain
 
 help: ## List the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -13,12 +13,20 @@ help: ## List the verbs
 demo: $(VENV)/built ## Calibrate, evaluate and route on the bundled synthetic sample
 	$(BIN)/centroute demo
 
-# Workers must agree on the order of sets in the names of tests.
+# Workers must agree on the order of sets in the names of tests. The command without Python is tested as the debug
+# build that the Rust tests need anyway.
 test: cargo-test $(VENV)/built ## Run all tests
-	PYTHONHASHSEED=0 $(BIN)/pytest --numprocesses=auto
+	PYTHONHASHSEED=0 CENTROUTE_EDGE=$(abspath target/debug/centroute-edge) $(BIN)/pytest --numprocesses=auto
 
 cargo-test: toolchain
 	cargo test --workspace --locked --quiet
+	cargo build --workspace --locked --quiet
+
+EDGE := target/release/centroute-edge
+edge: $(EDGE) ## Build the command and the C library that route without Python
+$(EDGE): $(RUST_SOURCES) | toolchain
+	cargo build --release --locked --quiet --package centroute-edge
+	@touch $@
 
 ci: lint typecheck test test-debug instructions ## What continuous integration runs
 
@@ -34,7 +42,7 @@ test-litellm: $(VENV)/built ## Run the tests of the LiteLLM plugin against a rea
 # The debug build lies beside the installed one: same Python files, extension with debug assertions.
 DEBUG_PACKAGE := target/debug-package
 test-debug: $(VENV)/built ## Run the kernel's tests against a build with debug assertions
-	cargo build --locked --quiet --package centroute-python
+	cargo build --workspace --locked --quiet
 	rm -rf $(DEBUG_PACKAGE) && mkdir -p $(DEBUG_PACKAGE)
 	cp -rL python/centroute $(DEBUG_PACKAGE)/ && rm -f $(DEBUG_PACKAGE)/centroute/_kernel*.so
 	cp target/debug/lib_kernel.so $(DEBUG_PACKAGE)/centroute/_kernel.abi3.so

@@ -24,7 +24,7 @@ def load_kernel(
     precision: Precision | None = None,
     counters: Counters | None = None,
 ) -> Kernel:
-    """Read and validate a router file for routing.
+    """Read and validate a router file, or that of a bundle's folder, for routing.
 
     ``generation`` is the number that its decisions carry; ``precision`` is the one to search centroids in,
     the file's own when not given; ``counters`` are those of the kernel that it follows.
@@ -35,6 +35,10 @@ def load_kernel(
         If the file is missing, damaged, altered or of another version; the message names it.
     """
     file = Path(path)
+    if file.is_dir():
+        from centroute.bundle import read_bundle
+
+        file = read_bundle(file).router
     try:
         if file.exists() and not (file.is_file() or file.is_dir()):
             raise ArtifactError(f"{file}: cannot be read (is no regular file)")
@@ -48,6 +52,15 @@ def load_kernel(
         return Kernel(data, generation=generation, precision=precision, counters=counters)
     except ArtifactError as error:
         raise ArtifactError(f"{file}: {error}") from None
+
+
+def find_embedder(path: Path | None, kernel: Kernel) -> Path | str:
+    """Where the embedder of a router is: in its bundle, else where its name leads."""
+    if path is not None and path.is_dir():
+        from centroute.bundle import EMBEDDER_FOLDER
+
+        return path / EMBEDDER_FOLDER
+    return kernel.embedder[0]
 
 
 def file_stamp(path: str | os.PathLike[str]) -> FileStamp | None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, overload
 from centroute._fork import renewed_after_fork
 from centroute._kernel import Counters, Decision, DecisionBatch, Kernel, Policy
 from centroute._loaded import Loaded, Query
-from centroute._router_file import FileStamp, file_stamp, load_kernel
+from centroute._router_file import FileStamp, file_stamp, find_embedder, load_kernel
 from centroute.conversation import Conversation, is_short
 from centroute.errors import ArtifactError, DataError, EmbedderError
 
@@ -90,10 +90,10 @@ class Router:
         Parameters
         ----------
         path
-            File written by ``calibrate``.
+            File written by ``calibrate``, or the folder of a bundle written by ``centroute export``.
         embedder
-            Embedder for texts, its name or its folder; by default the one that the artifact names, loaded
-            when the first text comes.
+            Embedder for texts, its name or its folder; by default that of the bundle, else the one that the
+            artifact names, loaded when the first text comes.
         precision
             In which precision one query is searched: ``"f32"``, ``"f16"`` or ``"i8"``, which need half and a
             quarter of the memory traffic and choose the same clusters; that of the file when not given.
@@ -265,7 +265,8 @@ class Router:
             from centroute.embedders import load_embedder
 
             try:
-                loaded = loaded.with_embedder(load_embedder(loaded.kernel.embedder[0]))
+                file = None if self._source is None else self._source[0]
+                loaded = loaded.with_embedder(load_embedder(find_embedder(file, loaded.kernel)))
             except EmbedderError as error:
                 self._failure = EmbedderError(str(error))
                 raise
@@ -311,18 +312,18 @@ class Router:
                 precision=self._precision,
                 counters=loaded.kernel.counters,
             )
-            self._loaded = self._under(kernel, loaded)
+            self._loaded = self._under(kernel, loaded, file)
             self._source = source
             return kernel.generation
 
-    def _under(self, kernel: Kernel, loaded: Loaded) -> Loaded:
+    def _under(self, kernel: Kernel, loaded: Loaded, file: Path) -> Loaded:
         """What is loaded, under a new kernel: its embedder where that fits, else the one that is wanted."""
         try:
             return loaded.with_kernel(kernel)
         except EmbedderError:
             from centroute.embedders import load_embedder
 
-            embedder = load_embedder(self._named_embedder or kernel.embedder[0])
+            embedder = load_embedder(self._named_embedder or find_embedder(file, kernel))
             return Loaded(
                 kernel=kernel, conversation=loaded.conversation, microbatch=loaded.microbatch
             ).with_embedder(embedder)

@@ -245,6 +245,29 @@ def inspect(router: Path, as_json: bool) -> None:
 
 @app.command()
 @router_argument
+@click.option("-o", "--output", type=FILE, required=True, help="Folder to write; with --tar the file.")
+@click.option(
+    "--precision",
+    type=click.Choice(["f32", "f16", "i8"]),
+    help="How centroids are stored; as in ROUTER when not given.",
+)
+@click.option(
+    "--check", metavar="DATA", type=FILE, help="Route DATA with f32 and as exported, and show what changes."
+)
+@click.option("--tar", "as_tar", is_flag=True, help="Write one file instead of a folder.")
+@other_embedder_option
+def export(router: Path, **options: Any) -> None:
+    """Bundle a router with its embedder, for centroute-edge and the C library.
+
+    A bundle is a ROUTER itself: every command takes its folder. The same input gives the same bytes.
+    """
+    from centroute.cli.export import run_export
+
+    run_export(router, **options)
+
+
+@app.command()
+@router_argument
 @click.option("--config", "config_file", type=FILE, required=True, help="The gateway's TOML file.")
 @other_embedder_option
 def serve(router: Path, config_file: Path, embedder: str | None) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
-from centroute._router_file import load_kernel
+from centroute._router_file import find_embedder, load_kernel
 from centroute.artifact import Artifact
+from centroute.bundle import ROUTER_FILE
 from centroute.cli import screen
 from centroute.embedders import load_embedder
 from centroute.errors import EmbedderError
@@ -19,25 +20,25 @@ def run_inspect(router_file: Path, *, as_json: bool) -> None:
     kernel = load_kernel(router_file)
     artifact = Artifact.from_kernel(kernel, source=router_file)
     metadata = json.loads(kernel.metadata_json)
+    size = (router_file / ROUTER_FILE if router_file.is_dir() else router_file).stat().st_size
+    runs_on = _runs_on(find_embedder(router_file, kernel))
     if as_json:
         tensors = {name: list(values.shape) for name, values in kernel.tensors().items()}
         described = {
             "file": str(router_file),
-            "bytes": router_file.stat().st_size,
+            "bytes": size,
             **metadata,
             "tensors": tensors,
-            "runs_on": _runs_on(artifact.embedder.name),
+            "runs_on": runs_on,
         }
         sys.stdout.write(json.dumps(described, indent=1) + "\n")
         return
-    screen.out.print(
-        f"{router_file} ({router_file.stat().st_size} bytes, format version {metadata['format_version']})"
-    )
+    screen.out.print(f"{router_file} ({size} bytes, format version {metadata['format_version']})")
     facts = {
         "written by": f"centroute {metadata.get('centroute_version', 'unknown')}",
         "embedder": f"{artifact.embedder.name}, dim {artifact.embedder.dim}, "
         f"fingerprint {(artifact.embedder.fingerprint or 'none')[:16]}",
-        "embedder runs on": _runs_on(artifact.embedder.name) or "not here: there is none of that name",
+        "embedder runs on": runs_on or "not here: there is none of that name",
         "clusters": f"{kernel.n_clusters}, top-p {artifact.top_p}, beta {artifact.beta:g}",
         "method": ", ".join(f"{name} {screen.plain(value)}" for name, value in artifact.method.items()),
         "out of distribution": "never"
@@ -61,7 +62,7 @@ def run_inspect(router_file: Path, *, as_json: bool) -> None:
         screen.out.print(screen.evaluation_table(evaluation), soft_wrap=False)
 
 
-def _runs_on(name: str) -> str | None:
+def _runs_on(name: str | Path) -> str | None:
     """What runs the embedder on this machine, and where; ``None`` where it is not found."""
     try:
         embedder = load_embedder(name)
