@@ -144,7 +144,7 @@ def assert_refused(result, *named):
 
 def wanted_decision(router, text, policy=None):
     """What the Python package says, with the keys of the JSON; None for a text that it refuses."""
-    from centroute.cli.route import decision_to_json
+    from centroute.decision_json import decision_to_json
 
     try:
         return decision_to_json(router.route(text, policy=policy))
@@ -204,7 +204,7 @@ def test_each_instruction_set_decides_as_in_python(bundle, simd, tmp_path):
     assert code in (0, 1), err
     script = (
         "import json, sys\nfrom centroute import DataError, Router\n"
-        "from centroute.cli.route import decision_to_json\n"
+        "from centroute.decision_json import decision_to_json\n"
         "router = Router.load(sys.argv[1])\n"
         "for line in sys.stdin:\n"
         "    try: print(json.dumps(decision_to_json(router.route(json.loads(line)['query']))))\n"

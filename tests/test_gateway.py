@@ -17,7 +17,7 @@ import pytest
 from gateway_upstream import STREAM, TOOL_CALLS, FakeUpstream
 
 from centroute import Artifact, Policy, Router
-from centroute.cli.route import decision_to_json
+from centroute.decision_json import decision_to_json
 from centroute.gateway.app import build_app
 from centroute.gateway.body import read_members
 from centroute.gateway.config import GatewayConfig, Limits, LogConfig, ModelConfig, UpstreamConfig

@@ -111,7 +111,7 @@ def add_model(
     """
     if fault := model_name_fault(name):
         raise ArtifactError(fault)
-    if name in _names(artifact):
+    if name in model_names(artifact):
         raise ArtifactError(f"model {name!r} is in the pool already; drop it first to fit it anew")
     rows, outcomes = _scored_rows(
         artifact, name, outcomes, embedder=embedder, embeddings=embeddings, progress=progress
@@ -119,7 +119,7 @@ def add_model(
     weights, nearest = soft_assignment(rows, artifact)
     values, costs = (_by_pool(observed, outcomes, name) for observed in (outcomes.scores, outcomes.costs))
     pool_scores, pool_costs = (
-        np.column_stack([_by_pool(observed, outcomes, other) for other in _names(artifact)])
+        np.column_stack([_by_pool(observed, outcomes, other) for other in model_names(artifact)])
         for observed in (outcomes.scores, outcomes.costs)
     )
     quality = _fit_quality(artifact, _Observed(weights, values, pool_scores))
@@ -144,7 +144,7 @@ def add_model(
     )
     if len(observed_all) >= MIN_FRONTIER_QUERIES:
         edited = _measure_frontier(edited, outcomes.subset(observed_all), rows[observed_all])
-    return _recorded(
+    return recorded(
         edited,
         {
             "edit": "add-model",
@@ -186,7 +186,7 @@ def drop_model(artifact: Artifact, name: str) -> Artifact:
         frontier=np.zeros((0, 3), dtype=np.float32),
         default_policy=_without(artifact.default_policy, name),
     )
-    return _recorded(edited, {"edit": "drop-model", "model": name})
+    return recorded(edited, {"edit": "drop-model", "model": name})
 
 
 def set_price(
@@ -245,7 +245,7 @@ def set_price(
     edited = replace(artifact, models=models)
     before = float(artifact.prior_cost[column])
     if keep_costs or (cost_usd is None and np.isnan(before)):
-        return _recorded(edited, entry, measured=True)
+        return recorded(edited, entry, measured=True)
     old_costs = artifact.cost[:, column].astype(np.float64)
     if cost_usd is None:
         factor = _price_factor(old, new)
@@ -259,10 +259,10 @@ def set_price(
     cost, prior_cost = artifact.cost.copy(), artifact.prior_cost.copy()
     cost[:, column], prior_cost[column] = scaled, prior
     if np.array_equal(cost, artifact.cost, equal_nan=True):
-        return _recorded(edited, entry, measured=True)
+        return recorded(edited, entry, measured=True)
     edited = replace(edited, cost=cost, prior_cost=prior_cost, frontier=np.zeros((0, 3), dtype=np.float32))
     before_usd = None if np.isnan(before) else before
-    return _recorded(edited, {**entry, "mean_cost_usd_before": before_usd, "mean_cost_usd": float(prior)})
+    return recorded(edited, {**entry, "mean_cost_usd_before": before_usd, "mean_cost_usd": float(prior)})
 
 
 def soft_assignment(rows: NDArray[np.float32], artifact: Artifact) -> tuple[Rows, NDArray[np.intp]]:
@@ -443,7 +443,7 @@ def _without(policy: Policy | None, name: str) -> Policy | None:
     return policy
 
 
-def _recorded(
+def recorded(
     artifact: Artifact,
     entry: dict[str, Json],
     *,
@@ -463,7 +463,7 @@ def _recorded(
     counts = report.get("outcomes_per_model")
     if isinstance(counts, dict) and n_outcomes is not None:
         report["outcomes_per_model"] = {**counts, str(entry["model"]): n_outcomes}
-    pool = _names(artifact)
+    pool = model_names(artifact)
     for by_model in ("outcomes_per_model", "cost_sources"):
         counts = report.get(by_model)
         if isinstance(counts, dict):
@@ -487,13 +487,14 @@ def _explained(artifact: Artifact, error: ArtifactError) -> ArtifactError:
 
 
 def _column(artifact: Artifact, name: str) -> int:
-    names = _names(artifact)
+    names = model_names(artifact)
     if name not in names:
         raise ArtifactError(f"model {name!r} is not in the pool; it has {', '.join(names)}")
     return names.index(name)
 
 
-def _names(artifact: Artifact) -> tuple[str, ...]:
+def model_names(artifact: Artifact) -> tuple[str, ...]:
+    """Names of the pool, in the order of the columns."""
     return tuple(model.name for model in artifact.models)
 
 

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from centroute.artifact import Artifact, Json
 from centroute.calibrate.frontier import willingness_amounts
 from centroute.drift import assignment, calibrated_shares
-from centroute.edit import MIN_FRONTIER_QUERIES, _names, _recorded
+from centroute.edit import MIN_FRONTIER_QUERIES, model_names, recorded
 from centroute.errors import DataError
 from centroute.logged_decisions import Feedback, LoggedDecision
 
@@ -105,7 +105,7 @@ def absorb(
     for entry in feedback:
         told[entry.decision_id] = entry
         n_feedback += 1
-    names = _names(artifact)
+    names = model_names(artifact)
     n_clusters = len(artifact.centroids)
     columns = [_Column(n_clusters) for _ in names]
     matched: set[str] = set()
@@ -149,7 +149,7 @@ def absorb(
         "models": entries,
     }
     return Absorbed(
-        artifact=_recorded(edited, edit),
+        artifact=recorded(edited, edit),
         n_scores=n_scores,
         n_costs=n_costs,
         n_repeated=n_repeated,
@@ -230,7 +230,7 @@ def _updated(artifact: Artifact, columns: list[_Column], in_use: _Floats) -> tup
     errors = None if artifact.quality_se is None else artifact.quality_se.astype(np.float64)
     (shares, _), shrinkage = calibrated_shares(artifact), _shrinkage(artifact)
     entries: dict[str, Json] = {}
-    for model, (name, column) in enumerate(zip(_names(artifact), columns, strict=True)):
+    for model, (name, column) in enumerate(zip(model_names(artifact), columns, strict=True)):
         if column.n_scores == 0 and column.n_costs == 0:
             continue
         precision = prior_precision(count[:, model], in_use, shrinkage)

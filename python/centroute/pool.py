@@ -25,17 +25,16 @@ in it. Where none of this is known the cost is unknown, never 0.
 
 import math
 import os
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from centroute._kernel import Policy
+from centroute._toml import TomlTable, read_toml
 from centroute.artifact import Artifact, Json, PoolModel
 from centroute.datasets import Outcomes
 from centroute.datasets.outcomes import model_name_fault, show
@@ -168,14 +167,7 @@ def read_pool(path: str | os.PathLike[str]) -> Pool:
     True
     """
     source = Path(path)
-    try:
-        content = tomllib.loads(source.read_bytes().decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise DataError(f"{source}: not UTF-8: byte 0x{error.object[error.start]:02x}") from None
-    except (OSError, ValueError, RecursionError) as error:
-        # ValueError: no TOML, or a null byte in the path.
-        kind = "is no valid TOML" if isinstance(error, tomllib.TOMLDecodeError) else "cannot be read"
-        raise DataError(f"{source}: {kind}: {getattr(error, 'strerror', None) or error}") from None
+    content = read_toml(source)
     top = _Section(str(source), "", content)
     top.check_keys(("models", "datasets"))
     models, datasets = top.section("models"), top.section("datasets")
@@ -311,16 +303,10 @@ def _stated_lengths(entry: PoolEntry, pool: Pool, datasets: Iterable[str]) -> ND
     return np.array([stated(dataset) for dataset in datasets], dtype=np.float64)
 
 
-@dataclass(frozen=True, slots=True)
-class _Section:
-    """A table of the file and its name, so that every complaint can say where it stands."""
+class _Section(TomlTable):
+    """A table of a pool file."""
 
-    source: str
-    name: str
-    content: Mapping[str, object]
-
-    def fail(self, key: str, fault: str) -> NoReturn:
-        raise DataError(f"{self.source}, {f'{self.name}.' if self.name else ''}{key}: {fault}")
+    __slots__ = ()
 
     def check_keys(self, known: Iterable[str]) -> None:
         for key, value in self.content.items():

@@ -9,6 +9,7 @@ from pathlib import Path
 from centroute import Decision, Policy, Router
 from centroute.cli import screen
 from centroute.cli.policy_flags import PolicyFlags
+from centroute.decision_json import decision_to_json
 from centroute.errors import DataError
 
 
@@ -35,23 +36,6 @@ def run_route(
         _print(decision, text, as_json=as_json)
     if n_faults:
         sys.exit(1)
-
-
-def decision_to_json(decision: Decision) -> dict[str, object]:
-    """Keys as ``docs/design.md`` names them; unknown values are ``None``."""
-    return {
-        "model": decision.model,
-        "quality": decision.quality,
-        "cost_usd": decision.cost,
-        "quality_se": decision.quality_se,
-        "margin": decision.margin,
-        "resolved": decision.resolved,
-        "similarity": decision.similarity,
-        "in_distribution": decision.in_distribution,
-        "clusters": [{"id": cluster, "weight": weight} for cluster, weight in decision.clusters],
-        "ranking": list(decision.ranking),
-        "generation": decision.generation,
-    }
 
 
 def explanation(decision: Decision) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from centroute.datasets.builder import OutcomesBuilder
 from centroute.datasets.outcomes import show
-from centroute.datasets.routerbench import NO_SCORE, NO_TEXT, OTHER_COLUMN, check_models
+from centroute.datasets.routerbench import OTHER_COLUMN, check_models, has_outcome
 from centroute.datasets.table import INDEX_COLUMNS, Table
 from centroute.errors import DataError
 
@@ -49,11 +49,7 @@ def read(table: Table, builder: OutcomesBuilder) -> str:
         for number, row in enumerate(rows):
             query = row.text(_PROMPT)
             scores = {model: row.score(model) for model in models}
-            if not query.strip():
-                builder.leave_out(NO_TEXT)
-            elif all(score is None for score in scores.values()):
-                builder.leave_out(NO_SCORE)
-            else:
+            if has_outcome(query, scores, builder):
                 builder.add(
                     query,
                     scores=scores,

@@ -13,7 +13,7 @@ trusted, ``pandas.read_pickle("data.pkl").to_csv("data.csv", index=False)`` make
 import ast
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from centroute.datasets.builder import MAX_MODELS, OutcomesBuilder
 from centroute.datasets.outcomes import model_name_fault, show
@@ -66,11 +66,7 @@ def read(table: Table, builder: OutcomesBuilder) -> str:
         for number, row in enumerate(rows):
             query = _messages(row.cells[_PROMPT]) or row.text(_PROMPT)
             scores = {model: row.score(model) for model in models}
-            if not query.strip():
-                builder.leave_out(NO_TEXT)
-            elif all(score is None for score in scores.values()):
-                builder.leave_out(NO_SCORE)
-            else:
+            if has_outcome(query, scores, builder):
                 builder.add(
                     query,
                     scores=scores,
@@ -80,6 +76,17 @@ def read(table: Table, builder: OutcomesBuilder) -> str:
                     row_id=row.text(_ID) or str(number),
                 )
     return "RouterBench table"
+
+
+def has_outcome(query: str, scores: Mapping[str, float | None], builder: OutcomesBuilder) -> bool:
+    """Whether a row has a text and a score; one without is left out and counted."""
+    if not query.strip():
+        builder.leave_out(NO_TEXT)
+        return False
+    if all(score is None for score in scores.values()):
+        builder.leave_out(NO_SCORE)
+        return False
+    return True
 
 
 def check_models(table: Table, models: Sequence[str]) -> None:

@@ -14,14 +14,14 @@ import json
 import math
 import os
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from centroute._kernel import Policy
+from centroute._toml import TomlTable, read_toml
 from centroute.conversation import Conversation
 from centroute.errors import DataError, PolicyError
 from centroute.gateway.policies import policy_from_fields
@@ -223,14 +223,7 @@ def read_config(path: str | os.PathLike[str]) -> GatewayConfig:
         If the file cannot be read or is no TOML, a key is unknown, or a value is not of its kind; names it.
     """
     source = Path(path)
-    try:
-        content = tomllib.loads(source.read_bytes().decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise DataError(f"{source}: not UTF-8: byte 0x{error.object[error.start]:02x}") from None
-    except (OSError, ValueError, RecursionError) as error:
-        # ValueError: no TOML, or a null byte in the path.
-        kind = "is no valid TOML" if isinstance(error, tomllib.TOMLDecodeError) else "cannot be read"
-        raise DataError(f"{source}: {kind}: {getattr(error, 'strerror', None) or error}") from None
+    content = read_toml(source)
     top = _Table(str(source), "", content)
     top.check_keys("host", "port", "workers", "reload_seconds", "api_keys_env", *_TABLES)
     tables = {name: top.table(name) for name in _TABLES}
@@ -305,16 +298,10 @@ def _from_environment(variable: str, place: str) -> str:
 _TABLES = ("policy", "limits", "conversation", "session", "log", "upstreams", "models")
 
 
-@dataclass(frozen=True, slots=True)
-class _Table:
-    """A table of the file and its name, so that every complaint can say where it stands."""
+class _Table(TomlTable):
+    """A table of the gateway's config."""
 
-    source: str
-    name: str
-    content: Mapping[str, object]
-
-    def fail(self, key: str, fault: str) -> NoReturn:
-        raise DataError(f"{self.source}, {f'{self.name}.' if self.name else ''}{key}: {fault}")
+    __slots__ = ()
 
     def check_keys(self, *known: str) -> None:
         for key in self.content:

@@ -2,7 +2,7 @@
 
 import json
 
-from centroute._kernel import Decision
+from centroute.decision_json import decision_to_json
 from centroute.gateway.body import read_object
 from centroute.gateway.chat import requested_policy
 from centroute.gateway.errors import invalid
@@ -10,7 +10,6 @@ from centroute.gateway.exchange import JSON, Exchange
 from centroute.gateway.gateway import Gateway
 from centroute.gateway.policies import over, policy_from_fields
 from centroute.gateway.routing import Query, decide
-from centroute.session import KeptDecision
 
 _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
@@ -24,24 +23,9 @@ async def answer_decision(gateway: Gateway, exchange: Exchange) -> None:
             raise invalid('policy must be an object such as {"willingness_to_pay": 0.01}', param="policy")
         policy = over(policy_from_fields(fields), policy)
     decided = await decide(gateway, exchange, _query(request), policy)
-    await exchange.answer(200, _encode(decision_json(decided.decision)).encode(), [JSON, *decided.headers()])
-
-
-def decision_json(decision: Decision | KeptDecision) -> dict[str, object]:
-    """A decision under the keys of ``centroute route --json``; what is not known is ``None``."""
-    return {
-        "model": decision.model,
-        "quality": decision.quality,
-        "cost_usd": decision.cost,
-        "quality_se": decision.quality_se,
-        "margin": decision.margin,
-        "resolved": decision.resolved,
-        "similarity": decision.similarity,
-        "in_distribution": decision.in_distribution,
-        "clusters": [{"id": cluster, "weight": weight} for cluster, weight in decision.clusters],
-        "ranking": decision.ranking,
-        "generation": decision.generation,
-    }
+    await exchange.answer(
+        200, _encode(decision_to_json(decided.decision)).encode(), [JSON, *decided.headers()]
+    )
 
 
 def _named(gateway: Gateway, request: dict[str, object]) -> str:
