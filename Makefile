@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RUST_SOURCES := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock pyproject.toml
+PYTHON_FILES := python tests benches models examples .ci
 
 .DEFAULT_GOAL := help
-.PHONY: help demo edge test test-litellm test-debug ci fmt lint typecheck cargo-test bench bench-sweep bench-rust instructions soak quality bench-gateway bench-service bench-calibration clean toolchain
+.PHONY: help demo edge dist test test-litellm test-debug ci fmt lint typecheck cargo-test bench bench-sweep bench-rust instructions soak quality bench-gateway bench-service bench-calibration clean toolchain
 
 help: ## List the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -27,6 +28,13 @@ edge: $(EDGE) ## Build the command and the C library that route without Python
 $(EDGE): $(RUST_SOURCES) | toolchain
 	cargo build --release --locked --quiet --package centroute-edge
 	@touch $@
+
+# The linker that reaches older glibc versions has its own environment too.
+DIST := .venv-dist
+dist: toolchain ## Build wheel, sdist, command and C library with their SHA-256, install and run each
+	$(PYTHON) -m venv $(DIST)
+	$(DIST)/bin/pip install --quiet --disable-pip-version-check --requirement requirements-dist.lock
+	PATH="$(abspath $(DIST))/bin:$$PATH" $(DIST)/bin/python .ci/dist.py
 
 ci: lint typecheck test test-debug instructions ## What continuous integration runs
 
@@ -50,14 +58,14 @@ test-debug: $(VENV)/built ## Run the kernel's tests against a build with debug a
 
 fmt: $(VENV)/built ## Format Rust and Python
 	cargo fmt --all
-	$(BIN)/ruff check --fix-only --quiet python tests benches models examples
-	$(BIN)/ruff format --quiet python tests benches models examples
+	$(BIN)/ruff check --fix-only --quiet $(PYTHON_FILES)
+	$(BIN)/ruff format --quiet $(PYTHON_FILES)
 
 lint: $(VENV)/built ## Lint Rust and Python
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
-	$(BIN)/ruff check python tests benches models examples
-	$(BIN)/ruff format --check python tests benches models examples
+	$(BIN)/ruff check $(PYTHON_FILES)
+	$(BIN)/ruff format --check $(PYTHON_FILES)
 
 typecheck: $(VENV)/built ## Check types, and the extension's stub against the extension
 	$(BIN)/mypy
@@ -96,7 +104,7 @@ bench-calibration: $(VENV)/built $(VENV)/bench-installed ## Measure k-means, and
 	$(BIN)/python benches/edit.py
 
 clean: ## Remove what was built
-	rm -rf $(VENV) $(LITELLM) target .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LITELLM) $(DIST) dist target .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 toolchain:
 	@command -v cargo >/dev/null || { echo "centroute needs Rust 1.89 or newer (cargo): see https://rustup.rs" >&2; exit 1; }
@@ -117,6 +125,6 @@ $(VENV)/bench-installed: requirements-bench.lock | $(VENV)/installed
 	@touch $@
 
 $(VENV)/built: $(VENV)/installed $(RUST_SOURCES)
-	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pip install --quiet --disable-pip-version-check \
+	PATH="$(abspath $(BIN)):$$PATH" MATURIN_PEP517_ARGS=--locked $(BIN)/pip install --quiet --disable-pip-version-check \
 		--no-deps --no-build-isolation --editable .
 	@touch $@
