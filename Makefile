@@ -2,11 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-RUST_SOURCES := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock pyproject.toml
+RUST_SOURCES := $(shell find rust -path rust/fuzz -prune -o \( -name '*.rs' -o -name Cargo.toml \) -print) Cargo.toml Cargo.lock pyproject.toml
 PYTHON_FILES := python tests benches models examples .ci
 
 .DEFAULT_GOAL := help
-.PHONY: help demo edge dist test test-litellm test-debug ci fmt lint typecheck cargo-test bench bench-sweep bench-rust instructions soak quality bench-gateway bench-service bench-calibration clean toolchain
+.PHONY: help demo edge dist test test-litellm test-debug ci fmt lint typecheck cargo-test bench bench-sweep bench-rust fuzz sbom deny valgrind instructions soak soak-hour quality bench-gateway bench-service bench-calibration clean toolchain
 
 help: ## List the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -14,14 +14,17 @@ help: ## List the verbs
 demo: $(VENV)/built ## Calibrate, evaluate and route on the bundled synthetic sample
 	$(BIN)/centroute demo
 
+# The tests of graphs need the command with ONNX Runtime; what is released is built without.
+EDGE_FEATURES := --features centroute-edge/onnxruntime
+
 # Workers must agree on the order of sets in the names of tests. The command without Python is tested as the debug
 # build that the Rust tests need anyway.
 test: cargo-test $(VENV)/built ## Run all tests
 	PYTHONHASHSEED=0 CENTROUTE_EDGE=$(abspath target/debug/centroute-edge) $(BIN)/pytest --numprocesses=auto
 
 cargo-test: toolchain
-	cargo test --workspace --locked --quiet
-	cargo build --workspace --locked --quiet
+	cargo test --workspace --locked --quiet $(EDGE_FEATURES)
+	cargo build --workspace --locked --quiet $(EDGE_FEATURES)
 
 EDGE := target/release/centroute-edge
 edge: $(EDGE) ## Build the command and the C library that route without Python
@@ -50,7 +53,7 @@ test-litellm: $(VENV)/built ## Run the tests of the LiteLLM plugin against a rea
 # The debug build lies beside the installed one: same Python files, extension with debug assertions.
 DEBUG_PACKAGE := target/debug-package
 test-debug: $(VENV)/built ## Run the kernel's tests against a build with debug assertions
-	cargo build --workspace --locked --quiet
+	cargo build --workspace --locked --quiet $(EDGE_FEATURES)
 	rm -rf $(DEBUG_PACKAGE) && mkdir -p $(DEBUG_PACKAGE)
 	cp -rL python/centroute $(DEBUG_PACKAGE)/ && rm -f $(DEBUG_PACKAGE)/centroute/_kernel*.so
 	cp target/debug/lib_kernel.so $(DEBUG_PACKAGE)/centroute/_kernel.abi3.so
@@ -63,7 +66,8 @@ fmt: $(VENV)/built ## Format Rust and Python
 
 lint: $(VENV)/built ## Lint Rust and Python
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
+	cargo clippy --workspace --all-targets --locked --quiet $(EDGE_FEATURES) -- -D warnings
+	cargo clippy --package centroute-edge --lib --bins --locked --quiet -- -D warnings
 	$(BIN)/ruff check $(PYTHON_FILES)
 	$(BIN)/ruff format --check $(PYTHON_FILES)
 
@@ -85,8 +89,27 @@ bench-rust: toolchain ## Measure the kernel without Python, per instruction set
 instructions: $(VENV)/built ## Compare the kernel's instruction counts with the stored ones
 	$(BIN)/python benches/instructions.py
 
+fuzz: $(VENV)/built ## Fuzz all that reads what comes from outside, for MINUTES in all (default 10)
+	$(BIN)/python tests/fuzz/run.py --minutes $(or $(MINUTES),10)
+
+sbom: ## List what a wheel carries, as CycloneDX
+	$(PYTHON) .ci/sbom.py -o centroute.cdx.json
+
+deny: ## Check licences, bans and sources of the Rust dependencies; needs cargo-deny
+	cargo deny check licenses bans sources
+
+# Tests that walk all of Unicode or all numbers take hours there.
+VALGRIND := valgrind -q --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite
+valgrind: toolchain ## Run the Rust tests under valgrind
+	CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER='$(VALGRIND)' cargo test --package centroute-core \
+		--package centroute-embed --package centroute-edge --tests --locked --quiet $(EDGE_FEATURES) -- --test-threads=1 \
+		--skip every_character --skip made_up_texts --skip exp_is_the_exponential --skip a_line_that_is_too_long
+
 soak: $(VENV)/built $(VENV)/bench-installed ## Route ten million queries and watch the memory
 	$(BIN)/python benches/soak.py
+
+soak-hour: $(VENV)/built ## Route for an hour on 64 threads with reloads
+	$(BIN)/python benches/soak_hour.py --json soak.json --markdown soak.md
 
 quality: $(VENV)/built ## Measure routing quality on the outcome data in ../shared/data
 	$(BIN)/python benches/quality.py

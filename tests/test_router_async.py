@@ -329,19 +329,6 @@ print(sorted({name for name in sys.modules if name.startswith("centroute")} - be
     assert run(code, router_file).split() == ["[]", "False"]
 
 
-@pytest.mark.parametrize("place", [0, (1 << 20) - 5, 1 << 20, (3 << 20) - 1])
-def test_weights_in_another_file_are_found_part_by_part(tmp_path: Path, place: int) -> None:
-    """The search is cut into parts, so that it does not hold the loop; none of them is left out."""
-    from centroute.embedders import onnx
-
-    file = tmp_path / "model.onnx"
-    file.write_bytes(b"x" * place + onnx._EXTERNAL_DATA + b"x" * 100)
-    with pytest.raises(EmbedderError, match="keeps its weights in another file"):
-        onnx._refuse_external_data(file)
-    file.write_bytes(b"x" * (3 << 20))
-    onnx._refuse_external_data(file)
-
-
 # -- processes ---------------------------------------------------------------------------
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")

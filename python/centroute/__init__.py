@@ -16,7 +16,9 @@ from centroute.session import KeptDecision, Session
 
 if TYPE_CHECKING:
     from centroute.artifact import Artifact
+    from centroute.ensemble import EnsembleDecision
     from centroute.microbatch import MicroBatch
+    from centroute.voting import Vote, vote
 
 __all__ = [
     "Artifact",
@@ -26,6 +28,7 @@ __all__ = [
     "Decision",
     "DecisionBatch",
     "EmbedderError",
+    "EnsembleDecision",
     "KeptDecision",
     "MicroBatch",
     "OverloadError",
@@ -33,8 +36,10 @@ __all__ = [
     "PolicyError",
     "Router",
     "Session",
+    "Vote",
     "__version__",
     "simd",
+    "vote",
 ]
 
 
@@ -49,4 +54,13 @@ def __getattr__(name: str) -> object:
         from centroute.microbatch import MicroBatch
 
         return MicroBatch
+    # Ensembles and votes are for those who ask several models.
+    if name in {"Vote", "vote"}:
+        from centroute import voting
+
+        return getattr(voting, name)
+    if name == "EnsembleDecision":
+        from centroute.ensemble import EnsembleDecision
+
+        return EnsembleDecision
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

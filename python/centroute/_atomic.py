@@ -1,5 +1,6 @@
 """Files that are either wholly written or not there: write beside, flush, rename."""
 
+import ctypes
 import errno
 import os
 import secrets
@@ -37,7 +38,7 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         beside.replace(target)
     finally:
         beside.unlink(missing_ok=True)
-    _sync_folder(target.parent)
+    sync_folder(target.parent)
 
 
 def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
@@ -46,7 +47,41 @@ def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
         file.write(data)
 
 
-def _sync_folder(folder: Path) -> None:
+def replace_folder(new: Path, target: Path, *, beside: Path) -> None:
+    """Give a finished folder its name, and what had the name before it the name ``beside``.
+
+    Where the system can exchange two names at once, as Linux does, there is a folder of that name at any
+    time; elsewhere there is none between two renames.
+
+    Raises
+    ------
+    OSError
+        If it cannot be; then ``target`` is as it was.
+    """
+    if not target.exists():
+        new.rename(target)
+    elif _exchange(new, target):
+        new.rename(beside)
+    else:
+        target.rename(beside)
+        try:
+            new.rename(target)
+        except OSError:
+            beside.rename(target)
+            raise
+    sync_folder(target.parent)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange two names at once; False where the system or the disk cannot."""
+    rename = getattr(ctypes.CDLL(None), "renameat2", None) if os.name == "posix" else None
+    in_working_folder, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return rename is not None and not rename(
+        in_working_folder, os.fsencode(one), in_working_folder, os.fsencode(other), exchange
+    )
+
+
+def sync_folder(folder: Path) -> None:
     """Make the rename itself survive a power cut, where the platform can."""
     if os.name != "posix":
         return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -10,6 +10,7 @@ from functools import cached_property, lru_cache, partial
 from typing import TYPE_CHECKING, Final
 
 from centroute._kernel import Decision, Kernel, Policy, StaticEmbedder, surface_features
+from centroute._router_file import read_metadata
 from centroute.conversation import Conversation, Message
 from centroute.errors import DataError, EmbedderError
 
@@ -19,8 +20,12 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from centroute.agreement import Agreement
     from centroute.embedders import Embedder
+    from centroute.ensemble import EnsembleDecision
     from centroute.microbatch import Batcher, MicroBatch
+    from centroute.plan import Plan
+    from centroute.roles import RoleScores
     from centroute.session import Decide, KeptDecision, Session
     from centroute.surface import SurfaceFeatures
 
@@ -86,8 +91,50 @@ class Loaded:
     @cached_property
     def default_policy(self) -> Policy:
         """What holds for whatever a request leaves open."""
-        stored = json.loads(self.kernel.metadata_json).get("default_policy")
+        stored = read_metadata(self.kernel).get("default_policy")
         return Policy(**(stored or {}))
+
+    @cached_property
+    def agreement(self) -> Agreement:
+        """How the votes of the pool's models hang together; each for itself where the file does not say.
+
+        Raises
+        ------
+        ArtifactError
+            If what the file says cannot be read.
+        """
+        from centroute.agreement import Agreement
+
+        stored = read_metadata(self.kernel).get("agreement")
+        n_models = len(self.kernel.models)
+        if stored is None:
+            return Agreement.independent(n_models)
+        return Agreement.from_json(stored, n_models=n_models)
+
+    @cached_property
+    def roles(self) -> dict[str, RoleScores]:
+        """What each role of a plan changes, for those with outcomes.
+
+        Raises
+        ------
+        ArtifactError
+            If what the file says cannot be read.
+        """
+        from centroute.roles import roles_from_json
+
+        return roles_from_json(read_metadata(self.kernel).get("roles") or {})
+
+    def quality_se(self, clusters: Sequence[tuple[int, float]], model_id: int) -> float | None:
+        """Standard error of a model's quality blended from clusters and weights, as the kernel's own."""
+        if self._quality_errors is None:
+            return None
+        squares = ((weight * self._quality_errors[cluster][model_id]) ** 2 for cluster, weight in clusters)
+        return math.sqrt(sum(squares))
+
+    @cached_property
+    def _quality_errors(self) -> list[list[float]] | None:
+        stored = self.kernel.tensors().get("quality_se")
+        return None if stored is None else stored.tolist()
 
     @cached_property
     def quick_characters(self) -> int:
@@ -113,11 +160,49 @@ class Loaded:
         self, text: str, system: str, *, policy: Policy | None, session: Session | None
     ) -> Decision | KeptDecision:
         """Decide one query that was read; errors as `Router.route`."""
+        return self._choose(self._under_any_policy(text, system), policy, session)
+
+    def decide_ensemble(
+        self, text: str, system: str, *, policy: Policy, n_choices: float | None
+    ) -> EnsembleDecision:
+        """Decide whom to ask about one query that was read; errors as `Router.route_ensemble`."""
+        return self.ensemble(self._under_any_policy(text, system), policy, n_choices=n_choices)
+
+    def ensemble(self, decide: Decide, policy: Policy, *, n_choices: float | None) -> EnsembleDecision:
+        """Decide whom to ask about the query of ``decide``; errors as `Router.route_ensemble`."""
+        from centroute.ensemble import decide_ensemble
+
+        return decide_ensemble(
+            decide,
+            policy,
+            default=self.default_policy,
+            models=self.kernel.models,
+            agreement=self.agreement,
+            n_choices=n_choices,
+        )
+
+    def decide_plan(self, text: str, system: str, roles: Sequence[str], policy: Policy | None) -> Plan:
+        """Assign a model to each role for one query that was read; errors as `Router.plan`."""
+        return self.plan(self._under_any_policy(text, system), roles, policy)
+
+    def plan(self, decide: Decide, roles: Sequence[str], policy: Policy | None) -> Plan:
+        """Assign a model to each role for the query of ``decide``; errors as `Router.plan`."""
+        from centroute.plan import decide_plan
+
+        return decide_plan(
+            decide,
+            roles,
+            policy,
+            default=self.default_policy,
+            models=self.kernel.models,
+            scores=self.roles,
+            error_of=self.quality_se,
+        )
+
+    def _under_any_policy(self, text: str, system: str) -> Decide:
         if self.static is not None and not system:
-            decide = partial(self.kernel.route_text, self.static, text)
-        else:
-            decide = partial(self.kernel.route, self.embed([text], systems=[system])[0])
-        return self._choose(decide, policy, session)
+            return partial(self.kernel.route_text, self.static, text)
+        return partial(self.kernel.route, self.embed([text], systems=[system])[0])
 
     async def decide_in_batch(
         self, text: str, system: str, *, policy: Policy | None, session: Session | None

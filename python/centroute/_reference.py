@@ -5,6 +5,7 @@ One query goes through :func:`assign`, :func:`aggregate`, :func:`utilities` and 
 """
 
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,9 +95,26 @@ def utilities(policy: Policy, quality: Row, cost: Row, normalized: tuple[Row, Ro
     return quality
 
 
+def strong_utilities(policy: Policy, artifact: Artifact, quality: Row) -> Row:
+    """Quality, that of the strong model less the lead that it needs for its share of the queries."""
+    assert artifact.pairs is not None  # noqa: S101
+    names = [model.name for model in artifact.models]
+    pair = {policy.strong, policy.weak}
+    place = [set(names) for names in combinations(names, 2)].index(pair)  # type: ignore[arg-type]
+    threshold, share = artifact.pairs[place].T[:2]
+    needed = float(np.interp(policy.strong_share or 0.0, share, threshold))
+    if policy.strong_share in (0, 1):
+        needed = 2.0 if policy.strong_share == 0 else -2.0
+    utility = quality.copy()
+    utility[names.index(str(policy.strong))] -= needed
+    return utility
+
+
 def merge(policy: Policy, default: Policy) -> Policy:
     """The request's policy, with what it leaves open taken from the default."""
-    objectives = ("alpha", "willingness_to_pay", "max_mean_cost", "min_quality")
+    objectives = (
+        "alpha", "willingness_to_pay", "max_mean_cost", "min_quality", "strong", "weak", "strong_share",
+    )  # fmt: skip
     limits = ("max_cost", "allow", "deny", "require", "fallback")
     if all(getattr(policy, name) is None for name in objectives):
         policy = policy.replace(**{name: getattr(default, name) for name in objectives})
@@ -111,6 +129,8 @@ def candidates(policy: Policy, artifact: Artifact, cost: Row) -> NDArray[np.bool
         if policy.allow is not None and model.name not in policy.allow:
             left[model_id] = False
         if policy.deny is not None and model.name in policy.deny:
+            left[model_id] = False
+        if policy.strong_share is not None and model.name not in (policy.strong, policy.weak):
             left[model_id] = False
         for requirement in policy.require or ():
             if requirement.startswith("context>="):
@@ -205,7 +225,10 @@ def route(artifact: Artifact, query: Row, policy: Policy | None = None) -> Refer
             blend(min_max(artifact.quality), min_max(artifact.prior_quality)),
             blend(cheapness(artifact.cost), cheapness(artifact.prior_cost)),
         )
-    utility = utilities(policy, quality, cost, normalized, artifact.frontier)
+    if policy.strong_share is None:
+        utility = utilities(policy, quality, cost, normalized, artifact.frontier)
+    else:
+        utility = strong_utilities(policy, artifact, quality)
     ranking = rank(policy, quality, cost, utility, candidates(policy, artifact, cost))
     in_distribution = artifact.ood_threshold is None or similarity >= artifact.ood_threshold
     lead = margin(policy, quality, utility, ranking)

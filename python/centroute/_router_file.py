@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from centroute._kernel import Counters, Kernel
 from centroute.errors import ArtifactError
 
 MAX_BYTES = 1 << 34
 """Files larger than this are refused before they are read."""
+_LOOK_AHEAD_BYTES = 1 << 20
 
 Precision = Literal["f32", "f16", "i8"]
 FileStamp = tuple[int, int, int]
@@ -45,13 +47,48 @@ def load_kernel(
         size = file.stat().st_size
         if size > MAX_BYTES:
             raise ArtifactError(f"{file}: {size} bytes, a router file has at most {MAX_BYTES}")
-        data = file.read_bytes()
+        with file.open("rb") as opened:
+            # Looked at before all of it is in memory: a file of gigabytes may hold nothing at all.
+            n_header = int.from_bytes(opened.read(8), "little")
+            if size > _LOOK_AHEAD_BYTES and not 2 <= n_header <= size - 8:
+                raise ArtifactError(
+                    f"{file}: not a readable safetensors file: {n_header} bytes of header in {size} of file"
+                )
+            opened.seek(0)
+            data = opened.read()
     except OSError as error:
         raise ArtifactError(f"{file}: cannot be read ({reason(error)})") from error
+    except MemoryError:
+        raise ArtifactError(f"{file}: cannot be read (not enough memory for its {size} bytes)") from None
     try:
         return Kernel(data, generation=generation, precision=precision, counters=counters)
     except ArtifactError as error:
         raise ArtifactError(f"{file}: {error}") from None
+
+
+def read_metadata(kernel: Kernel) -> dict[str, Any]:
+    """All of a router's metadata, with what deciding does not need.
+
+    Raises
+    ------
+    ArtifactError
+        If Python cannot read what the kernel did not look at: deep nesting, numbers of thousands of digits;
+        or an object is none.
+    """
+    try:
+        metadata: object = json.loads(kernel.metadata_json)
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(f"router metadata: cannot be read as JSON ({error})") from None
+    if not isinstance(metadata, dict):
+        raise ArtifactError("router metadata: is no JSON object")
+    # The kernel would take lists for these as well, in the order of their fields.
+    objects = {"embedder": [metadata["embedder"]], "models": metadata["models"]}
+    if (policy := metadata.get("default_policy")) is not None:
+        objects["default_policy"] = [policy]
+    for name, values in objects.items():
+        if not all(isinstance(value, dict) for value in values):
+            raise ArtifactError(f"router metadata: {name} is no JSON object")
+    return metadata
 
 
 def find_embedder(path: Path | None, kernel: Kernel) -> Path | str:

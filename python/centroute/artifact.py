@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 
 from centroute._atomic import write_atomic
 from centroute._kernel import Kernel, Policy, __version__
-from centroute._router_file import Precision, load_kernel, reason
+from centroute._router_file import Precision, load_kernel, read_metadata, reason
+from centroute.agreement import Agreement
 from centroute.errors import ArtifactError
+from centroute.roles import RoleScores, roles_from_json, roles_to_json
 from centroute.surface import SurfaceFeatures
 
 FORMAT_VERSION = 1
@@ -25,9 +27,25 @@ AlphaScore = Literal["cost-by-maximum", "min-max", "reciprocal-rank"]
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
 _POLICY_FIELDS = (
-    "alpha", "willingness_to_pay", "max_mean_cost", "min_quality", "max_cost",
-    "allow", "deny", "require", "fallback",
+    "alpha", "willingness_to_pay", "max_mean_cost", "min_quality", "strong", "weak", "strong_share",
+    "max_cost", "allow", "deny", "require", "fallback", "n_models",
 )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Collaboration:
+    """How several models answer as one entry of a pool.
+
+    Attributes
+    ----------
+    mode
+        How they work together, in the words of whoever runs them: ``"chain"``, ``"debate"``.
+    roles
+        The model of each role, both by name.
+    """
+
+    mode: str
+    roles: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +62,8 @@ class PoolModel:
         Capabilities that a policy may require.
     context_length
         In tokens, ``None`` when unknown.
+    plan
+        Which models answer together under this name, ``None`` for a model.
     """
 
     name: str
@@ -51,6 +71,7 @@ class PoolModel:
     output_usd_per_million: float | None = None
     tags: frozenset[str] = frozenset()
     context_length: int | None = None
+    plan: Collaboration | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +136,14 @@ class Artifact:
         Standard error of each cell's quality, ``[n_clusters, n_models]``; ``None`` where nobody took it.
     precision
         How the file stores the centroids: ``"f32"``, ``"f16"`` or ``"i8"`` (with a scale a row).
+    pairs
+        What `centroute.calibrate.pairs.pair_curves` measured of every pair of models,
+        ``[n_pairs, n_points, 6]``; ``None`` where nobody did.
+    agreement
+        How the votes of the pool's models hang together; ``None`` where nobody took it. Metadata, not a
+        tensor: the kernel has no use for it, and what reads router files already stays as it is.
+    roles
+        What each role of a plan changes, by name; ``None`` where the outcomes named none. Metadata as well.
     """
 
     models: tuple[PoolModel, ...]
@@ -135,6 +164,9 @@ class Artifact:
     report: Mapping[str, Json] = field(default_factory=dict)
     quality_se: NDArray[np.float32] | None = None
     precision: Precision = "f32"
+    agreement: Agreement | None = None
+    pairs: NDArray[np.float32] | None = None
+    roles: Mapping[str, RoleScores] | None = None
 
     def to_bytes(self) -> bytes:
         """Serialise; the same artifact gives the same bytes.
@@ -152,6 +184,8 @@ class Artifact:
         }
         if self.quality_se is not None:
             tensors["quality_se"] = np.ascontiguousarray(self.quality_se, dtype="<f4")
+        if self.pairs is not None:
+            tensors["pairs"] = np.ascontiguousarray(self.pairs, dtype="<f4")
         tensors.update(_pack_centroids(self.centroids, self.precision))
         metadata: dict[str, Json] = {
             "format_version": FORMAT_VERSION,
@@ -171,6 +205,12 @@ class Artifact:
             "alpha_score": self.alpha_score,
             "report": dict(self.report),
         }
+        if self.agreement is not None:
+            metadata["agreement"] = self._agreement_to_json()
+        if self.roles is not None:
+            metadata["roles"] = roles_to_json(self.roles)
+            # What would not be read again is not written.
+            roles_from_json(metadata["roles"])
         blank = "0" * 64
         try:
             text = json.dumps({**metadata, "sha256": blank}, ensure_ascii=False, allow_nan=False)
@@ -180,6 +220,12 @@ class Artifact:
         data = save(tensors, {"centroute": text.replace(f'"sha256": "{blank}"', f'"sha256": "{digest}"')})
         Kernel(data)
         return data
+
+    def _agreement_to_json(self) -> dict[str, Json]:
+        entry = self.agreement.to_json()  # type: ignore[union-attr]
+        # What would not be read again is not written.
+        Agreement.from_json(entry, n_models=len(self.models))
+        return entry
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the file atomically.
@@ -209,10 +255,13 @@ class Artifact:
     @classmethod
     def from_kernel(cls, kernel: Kernel, *, source: str | os.PathLike[str] | None = None) -> "Artifact":
         """Tables and metadata of a loaded kernel, copied; errors name the file that is its ``source``."""
-        metadata = json.loads(kernel.metadata_json)
+        where = "" if source is None else f"{Path(source)}: "
+        try:
+            metadata = read_metadata(kernel)
+        except ArtifactError as error:
+            raise ArtifactError(f"{where}{error}") from None
         policy = metadata.get("default_policy")
         method, report = metadata.get("method", {}), metadata.get("report", {})
-        where = "" if source is None else f"{Path(source)}: "
         for name, value in (("method", method), ("report", report)):
             if not isinstance(value, dict):
                 raise ArtifactError(f"{where}router metadata: {name} is no JSON object")
@@ -220,6 +269,12 @@ class Artifact:
             surface = _surface_from_json(metadata["embedder"].get("surface_features"))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ArtifactError(f"{where}router metadata: surface_features cannot be read") from error
+        agreement, roles = metadata.get("agreement"), metadata.get("roles")
+        try:
+            votes = None if agreement is None else Agreement.from_json(agreement, n_models=len(kernel.models))
+            scores_of_roles = None if roles is None else roles_from_json(roles)
+        except ArtifactError as error:
+            raise ArtifactError(f"{where}{error}") from error.__cause__
         return cls(
             models=tuple(_model_from_json(model) for model in metadata["models"]),
             embedder=EmbedderId(*kernel.embedder, surface=surface),
@@ -231,6 +286,8 @@ class Artifact:
             alpha_score=metadata.get("alpha_score", "cost-by-maximum"),
             report=report,
             precision=cast("Precision", kernel.stored_precision),
+            agreement=votes,
+            roles=scores_of_roles,
             **kernel.tensors(),
         )
 
@@ -252,8 +309,12 @@ def _pack_centroids(centroids: NDArray[np.float32], precision: Precision) -> dic
     if precision == "f16":
         return {"centroids": np.ascontiguousarray(centroids, dtype="<f2")}
     if precision == "i8":
-        scale = (np.abs(centroids).max(axis=1) / 127).astype("<f4")
-        return {"centroids": np.rint(centroids / scale[:, None]).astype(np.int8), "centroid_scale": scale}
+        largest = np.abs(centroids).max(axis=1, keepdims=True).astype(np.float64)
+        rounded = np.rint(127 / largest * centroids).astype(np.int8)
+        # Of norm 1 again: a row that rounding made longer would be nearer to every query. The squares are
+        # whole numbers, whose sum is exact in any order.
+        norms = np.linalg.norm(rounded.astype(np.float64), axis=1)
+        return {"centroids": rounded, "centroid_scale": (1 / norms).astype("<f4")}
     raise ArtifactError(f"precision {precision!r}: wanted one of 'f32', 'f16', 'i8'")
 
 
@@ -269,19 +330,32 @@ def _digest(metadata: str, tensors: Mapping[str, Tensor]) -> str:
 
 
 def _model_to_json(model: PoolModel) -> dict[str, Json]:
+    plan: dict[str, Json] = {}
+    if model.plan is not None:
+        plan["plan"] = {"mode": model.plan.mode, "roles": dict[str, Json](model.plan.roles)}
     return {
         "name": model.name,
         "input_usd_per_million": model.input_usd_per_million,
         "output_usd_per_million": model.output_usd_per_million,
         "tags": list[Json](sorted(model.tags)),
         "context_length": model.context_length,
+        **plan,
     }
 
 
 def _model_from_json(entry: dict[str, object]) -> PoolModel:
     # Keys that this version does not know are left out, as the kernel does.
     known = {name: value for name, value in entry.items() if name in PoolModel.__slots__}
-    return PoolModel(**{**known, "tags": frozenset(entry.get("tags", ()))})  # type: ignore[call-overload]
+    plan = None if entry.get("plan") is None else _plan_from_json(entry["plan"])
+    return PoolModel(**{**known, "tags": frozenset(entry.get("tags", ())), "plan": plan})  # type: ignore[call-overload]
+
+
+def _plan_from_json(entry: object) -> Collaboration:
+    if isinstance(entry, dict) and isinstance(entry.get("mode"), str):
+        roles = entry.get("roles")
+        if isinstance(roles, dict) and all(isinstance(model, str) for model in roles.values()):
+            return Collaboration(entry["mode"], roles)
+    raise ArtifactError("router metadata: the plan of a model cannot be read")
 
 
 def _surface_to_json(surface: SurfaceFeatures | None) -> dict[str, Json] | None:

@@ -24,8 +24,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from centroute._atomic import atomic_file
+from centroute._atomic import atomic_file, replace_folder
 from centroute._kernel import Kernel, __version__
+from centroute._router_file import read_metadata
 from centroute.errors import ArtifactError
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def pack_bundle(
         If the router file is not valid or the embedder cannot be read.
     """
     kernel = Kernel(router)
-    metadata = json.loads(kernel.metadata_json)
+    metadata = read_metadata(kernel)
     contents = {ROUTER_FILE: router}
     try:
         for name in FILES[:-1]:
@@ -147,8 +148,8 @@ def pack_bundle(
 def write_bundle(contents: Mapping[str, bytes], folder: str | os.PathLike[str]) -> None:
     """Write the files of `pack_bundle` as a folder: beside, then renamed.
 
-    A bundle that is there already is replaced; between two renames there is none of that name. Anything else
-    that is there stays, and is refused.
+    A bundle that is there already is replaced, as `replace_folder` does it. Anything else that is there
+    stays, and is refused.
 
     Raises
     ------
@@ -166,12 +167,8 @@ def write_bundle(contents: Mapping[str, bytes], folder: str | os.PathLike[str]) 
             place.parent.mkdir(parents=True, exist_ok=True)
             with atomic_file(place) as file:
                 file.write(data)
-        if target.exists():
-            target.rename(old)
-        beside.rename(target)
+        replace_folder(beside, target, beside=old)
     except OSError as error:
-        if old.exists() and not target.exists():
-            old.rename(target)
         raise ArtifactError(f"{folder}: cannot be written ({_reason(error)})") from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
@@ -233,20 +230,12 @@ def unpack_bundle(file: str | os.PathLike[str], folder: str | os.PathLike[str]) 
     import tarfile
 
     check_output(Path(folder))
-    contents: dict[str, bytes] = {}
     try:
-        with tarfile.open(file, mode="r:") as archive:
-            left = Path(file).stat().st_size
-            for member in archive:
-                name = _member_name(file, member)
-                if name in contents:
-                    raise ArtifactError(f"{file}: {name!r} stands twice in the tar file")
-                left -= member.size
-                if left < 0:
-                    raise ArtifactError(f"{file}: {name}: {member.size} bytes are more than the tar file has")
-                data = archive.extractfile(member)
-                contents[name] = data.read(member.size) if data is not None else b""
-    except (tarfile.TarError, EOFError) as error:
+        contents = _unpacked(file)
+    except ArtifactError:
+        raise
+    except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
+        # The last two are what tarfile makes of numbers in extended headers.
         raise ArtifactError(f"{file}: not a tar file without compression ({error})") from error
     except OSError as error:
         raise ArtifactError(f"{file}: cannot be read ({_reason(error)})") from error
@@ -263,6 +252,25 @@ def unpack_bundle(file: str | os.PathLike[str], folder: str | os.PathLike[str]) 
         shutil.rmtree(beside, ignore_errors=True)
     write_bundle(contents, folder)
     return read_bundle(folder)
+
+
+def _unpacked(file: str | os.PathLike[str]) -> dict[str, bytes]:
+    """The files of a tar file by name; what a bundle may not hold is refused."""
+    import tarfile
+
+    contents: dict[str, bytes] = {}
+    with tarfile.open(file, mode="r:") as archive:
+        left = Path(file).stat().st_size
+        for member in archive:
+            name = _member_name(file, member)
+            if name in contents:
+                raise ArtifactError(f"{file}: {name!r} stands twice in the tar file")
+            left -= member.size
+            if member.size < 0 or left < 0:
+                raise ArtifactError(f"{file}: {name}: {member.size} bytes are more than the tar file has")
+            data = archive.extractfile(member)
+            contents[name] = data.read(member.size) if data is not None else b""
+    return contents
 
 
 def _member_name(file: str | os.PathLike[str], member: tarfile.TarInfo) -> str:

@@ -126,7 +126,10 @@ def _check(index: int, message: object) -> None:
         raise DataError(f"messages[{index}]: wanted a mapping with role and content, got {kind}")
     role = message.get("role")
     if role not in ROLES:
-        got = f"role {str(role)[:80]!r}" if "role" in message else "no role"
+        try:
+            got = f"role {str(role)[:80]!r}" if "role" in message else "no role"
+        except RecursionError:
+            got = f"a role that is a {type(role).__name__} nested too deeply"
         raise DataError(f"messages[{index}]: {got}, wanted one of {', '.join(ROLES)}")
     content = message.get("content")
     if content is None and role not in ("system", "developer", "user"):

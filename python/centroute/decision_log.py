@@ -55,6 +55,9 @@ LINGER_SECONDS: Final = 0.05
 
 _SAMPLES: Final = 1 << 32
 _OWN: Final = "centroute-"
+_LONGEST_LINE: Final = 1 << 20
+# A line without its last brackets may end in a bracket: with this behind it, readers leave it out.
+_CUT_OFF: Final = b" (cut off)\n"
 
 _logger = logging.getLogger(__name__)
 
@@ -146,7 +149,15 @@ class DecisionLog:
         -------
         str or None
             The id; ``None`` where none was given and the decision is not in the sample.
+
+        Raises
+        ------
+        TypeError
+            If ``text`` is no text, such as a list of messages.
         """
+        if text is not None and not isinstance(text, str):
+            # Told here, and not by the writer, where nobody hears it.
+            raise TypeError(f"text must be str, got {type(text).__name__}")
         if decision_id is None:
             if random() >= self._sample:  # noqa: S311 - nothing secret hangs on it
                 return None
@@ -262,11 +273,12 @@ class DecisionLog:
             try:
                 self._follow_rotation()
                 # After a failure the file may end within a line.
-                start = b"\n" if self._is_failing else b""
+                start = _CUT_OFF if self._is_failing else b""
                 _write_all(self._file, start + b"".join(entry() for entry in entries))
-            except OSError as error:
+            except Exception as error:  # noqa: BLE001 - whatever is wrong with some lines, the others are written
                 if not self._is_failing:
-                    _logger.error("%s: decisions are lost: %s", self._path, error.strerror or error)  # noqa: TRY400
+                    reason = getattr(error, "strerror", None) or error
+                    _logger.error("%s: decisions are lost: %s", self._path, reason)  # noqa: TRY400
                 self._is_failing = True
                 self._n_dropped += len(entries)
             else:
@@ -321,8 +333,18 @@ def _open(path: Path) -> FileIO:
         # A writer that was stopped in the middle of a line must not spoil the next one.
         file.seek(-1, os.SEEK_END)
         if file.read(1) != b"\n":
-            file.write(b"\n")
+            file.write(b"\n" if _ends_in_json(file) else _CUT_OFF)
     return file
+
+
+def _ends_in_json(file: FileIO) -> bool:
+    """Whether the last line is whole but for its end."""
+    file.seek(-min(file.tell(), _LONGEST_LINE), os.SEEK_END)
+    try:
+        json.loads(file.read().rpartition(b"\n")[2])
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _write_all(file: FileIO, data: bytes) -> None:

@@ -137,7 +137,13 @@ def add_model(
         count=_with_column(artifact.count, count),
         prior_quality=np.append(artifact.prior_quality, np.float32(quality.mean)),
         prior_cost=np.append(artifact.prior_cost, np.float32(cost.mean)),
+        agreement=None
+        if artifact.agreement is None
+        else artifact.agreement.with_newcomer(
+            name, float(np.clip(quality.mean, 0, 1)), model_names(artifact)
+        ),
         frontier=np.zeros((0, 3), dtype=np.float32),
+        pairs=None,
     )
     observed_all = np.flatnonzero(
         ~np.isnan(np.column_stack([values, costs, pool_scores, pool_costs])).any(axis=1)
@@ -183,7 +189,9 @@ def drop_model(artifact: Artifact, name: str) -> Artifact:
         count=np.ascontiguousarray(artifact.count[:, left]),
         prior_quality=artifact.prior_quality[left],
         prior_cost=artifact.prior_cost[left],
+        agreement=None if artifact.agreement is None else artifact.agreement.without(column),
         frontier=np.zeros((0, 3), dtype=np.float32),
+        pairs=None,
         default_policy=_without(artifact.default_policy, name),
     )
     return recorded(edited, {"edit": "drop-model", "model": name})
@@ -260,7 +268,9 @@ def set_price(
     cost[:, column], prior_cost[column] = scaled, prior
     if np.array_equal(cost, artifact.cost, equal_nan=True):
         return recorded(edited, entry, measured=True)
-    edited = replace(edited, cost=cost, prior_cost=prior_cost, frontier=np.zeros((0, 3), dtype=np.float32))
+    edited = replace(
+        edited, cost=cost, prior_cost=prior_cost, frontier=np.zeros((0, 3), dtype=np.float32), pairs=None
+    )
     before_usd = None if np.isnan(before) else before
     return recorded(edited, {**entry, "mean_cost_usd_before": before_usd, "mean_cost_usd": float(prior)})
 

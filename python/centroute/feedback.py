@@ -38,6 +38,9 @@ from centroute.logged_decisions import Feedback, LoggedDecision
 MAX_FRONTIER_QUERIES: Final = 100_000
 """Decisions, the latest of the log, that a frontier is predicted on."""
 
+LEAST_PRECISION: Final = 1e-3
+"""Outcomes that the least known mixture of cells is worth at least, so that there is one solution."""
+
 _Floats = NDArray[np.float64]
 
 
@@ -134,7 +137,7 @@ def absorb(
             f"feedback, {n_other_router} decisions of other files"
         )
     edited, entries = _updated(artifact, columns, in_use)
-    edited = replace(edited, frontier=_predicted_frontier(edited, recent))
+    edited = replace(edited, frontier=_predicted_frontier(edited, recent), pairs=None)
     n_scores, n_all_costs = sum(c.n_scores for c in columns), sum(c.n_costs for c in columns)
     known = ~np.isnan(artifact.prior_cost)
     n_costs = sum(column.n_costs for column, is_known in zip(columns, known, strict=True) if is_known)
@@ -216,6 +219,10 @@ def prior_precision(count: _Floats, in_use: _Floats, shrinkage: float) -> _Float
     precision = gram + np.diag(np.maximum(count - gram.sum(axis=1), 0.0) + shrinkage)
     # A cell without outcomes holds a guess, which is worth one.
     precision[np.diag_indices_from(precision)] += np.where(count + shrinkage < 1, 1.0, 0.0)
+    # A log whose clusters always come in one mixture says nothing of what each is worth apart.
+    least = np.linalg.eigvalsh(precision)[0]
+    if least < LEAST_PRECISION:
+        precision[np.diag_indices_from(precision)] += LEAST_PRECISION - least
     return np.asarray(precision)
 
 
@@ -254,15 +261,16 @@ def _updated(artifact: Artifact, columns: list[_Column], in_use: _Floats) -> tup
             "mean_cost_usd_before": None if np.isnan(cost_before) else float(cost_before),
             "mean_cost_usd": None if np.isnan(cost_before) else float(prior_cost[model]),
         }
-    edited = replace(
-        artifact,
-        quality=quality.astype(np.float32),
-        cost=cost.astype(np.float32),
-        count=count.astype(np.float32),
-        prior_quality=prior_quality.astype(np.float32),
-        prior_cost=prior_cost.astype(np.float32),
-        quality_se=None if errors is None else errors.astype(np.float32),
-    )
+    with np.errstate(over="ignore"):  # a cost beyond float32 is refused by name when the router is made
+        edited = replace(
+            artifact,
+            quality=quality.astype(np.float32),
+            cost=cost.astype(np.float32),
+            count=count.astype(np.float32),
+            prior_quality=prior_quality.astype(np.float32),
+            prior_cost=prior_cost.astype(np.float32),
+            quality_se=None if errors is None else errors.astype(np.float32),
+        )
     return edited, entries
 
 

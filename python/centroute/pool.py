@@ -10,6 +10,9 @@
     [models."gpt-5@high"]
     output_tokens = {gsm8k = 2100, mmlu = 900}    # by the data's ``dataset``
 
+    [models.team]                         # a plan: scored, priced and chosen like any other model
+    plan = {mode = "chain", roles = {planner = "gpt-5@high", coder = "gpt-5"}}
+
     [datasets.arc]
     output_tokens = 40                    # for models that state none
 
@@ -35,7 +38,7 @@ from numpy.typing import NDArray
 
 from centroute._kernel import Policy
 from centroute._toml import TomlTable, read_toml
-from centroute.artifact import Artifact, Json, PoolModel
+from centroute.artifact import Artifact, Collaboration, Json, PoolModel
 from centroute.datasets import Outcomes
 from centroute.datasets.outcomes import model_name_fault, show
 from centroute.embedders import bundled_folder
@@ -72,6 +75,8 @@ class PoolEntry:
         Compute budget that the entry stands for.
     output_tokens
         Mean tokens of an answer, or that by dataset.
+    plan
+        Which models answer together under this name.
     """
 
     input_usd_per_million: float | None = None
@@ -80,6 +85,7 @@ class PoolEntry:
     context_length: int | None = None
     effort: str | None = None
     output_tokens: _Lengths | None = None
+    plan: Collaboration | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +129,11 @@ class Pool:
             output_usd_per_million=entry.output_usd_per_million,
             tags=(entry.tags or frozenset()) | effort,
             context_length=entry.context_length,
+            plan=entry.plan,
         )
 
     def check_names(self, models: Iterable[str]) -> None:
-        """Refuse a pool that names a model which is not among ``models``.
+        """Refuse a pool that names a model, as an entry or in a plan, which is not among ``models``.
 
         Raises
         ------
@@ -135,13 +142,16 @@ class Pool:
         """
         names = list(models)
         used = {*names, *(name.rpartition("@")[0] for name in names)}
-        for entry in self.entries:
-            if entry not in used:
-                there_are = ", ".join(names[:_NAMED])
-                more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-                raise DataError(
-                    f"{self.source}: the model {show(entry)} is not in the data; there are {there_are}{more}"
-                )
+        for name, entry in self.entries.items():
+            members = () if entry.plan is None else entry.plan.roles.values()
+            for model in (name, *members):
+                if model not in used:
+                    there_are = ", ".join(names[:_NAMED])
+                    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+                    which = show(model) if model == name else f"{show(model)} in the plan {show(name)}"
+                    raise DataError(
+                        f"{self.source}: the model {which} is not in the data; there are {there_are}{more}"
+                    )
 
 
 def read_pool(path: str | os.PathLike[str]) -> Pool:
@@ -349,6 +359,19 @@ class _Section(TomlTable):
             self.fail(key, f"must be a text, got {show(value)}")
         return value if isinstance(value, str) else None
 
+    def plan(self, key: str, name: str) -> Collaboration | None:
+        if key not in self.content:
+            return None
+        section = self.section(key)
+        section.check_keys(Collaboration.__slots__)
+        mode, roles = section.text("mode"), section.section("roles")
+        if mode is None or not roles.content:
+            section.fail("mode" if mode is None else "roles", "is missing")
+        for role in roles.content:
+            if roles.text(role) == name:
+                roles.fail(show(role), "names the plan itself")
+        return Collaboration(mode, {role: str(model) for role, model in roles.content.items()})
+
     def tags(self, key: str) -> frozenset[str] | None:
         value = self.content.get(key)
         if value is None:
@@ -384,6 +407,7 @@ def _read_entry(section: _Section, name: str) -> PoolEntry:
         context_length=length if isinstance(length, int) else None,
         effort=effort,
         output_tokens=section.lengths("output_tokens"),
+        plan=section.plan("plan", name),
     )
 
 

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from centroute._router_file import Precision
     from centroute.artifact import Artifact
     from centroute.embedders import Embedder
+    from centroute.ensemble import EnsembleDecision
     from centroute.microbatch import MicroBatch
+    from centroute.plan import Plan
     from centroute.session import KeptDecision, Session
     from centroute.watch_file import Watch
 
@@ -401,6 +403,93 @@ class Router:
         loaded = self._ready()
         text, system = loaded.read(query)
         return loaded.decide(text, system, policy=policy, session=session)
+
+    def route_ensemble(
+        self, query: Query, *, policy: Policy, n_choices: float | None = None
+    ) -> EnsembleDecision:
+        """Decide which models to ask about one query, and what the vote of each weighs.
+
+        The answers are counted by :func:`centroute.vote`, which says when enough were asked.
+
+        Parameters
+        ----------
+        query
+            As of :meth:`route`.
+        policy
+            How many models: ``n_models`` at most, ``max_cost`` for all of them together,
+            ``willingness_to_pay`` for as many as are worth their cost, ``min_quality`` for a vote predicted
+            to be right that often. ``allow``, ``deny``, ``require`` and ``fallback`` hold as for one model.
+        n_choices
+            Answers that the query leaves open, where they are known: 4 for a question with four options.
+
+        Returns
+        -------
+        EnsembleDecision
+            One model where no other is worth asking, or where the fallback is taken.
+
+        Raises
+        ------
+        ArtifactError
+            If what the router file says of votes cannot be read.
+        PolicyError
+            As :meth:`route`; if the policy says nothing of how many, has an objective that says nothing of
+            votes (``alpha``, ``max_mean_cost``), or leaves one model alone.
+        DataError, OverloadError
+            As :meth:`route`.
+        """
+        loaded = self._ready()
+        text, system = loaded.read(query)
+        return loaded.decide_ensemble(text, system, policy=policy, n_choices=n_choices)
+
+    def route_ensemble_embedding(
+        self, embedding: NDArray[np.float32], *, policy: Policy, n_choices: float | None = None
+    ) -> EnsembleDecision:
+        """Decide on the ensemble of one embedding of your own, C-contiguous float32 ``[dim]``."""
+        loaded = self._loaded
+        return loaded.ensemble(partial(loaded.kernel.route, embedding), policy, n_choices=n_choices)
+
+    def plan(self, query: Query, *, roles: Sequence[str], policy: Policy | None = None) -> Plan:
+        """Assign a model to each role of an agent that is to work on one query.
+
+        Parameters
+        ----------
+        query
+            As of :meth:`route`.
+        roles
+            Their names, each once. A role without outcomes is predicted by the shared tables, and its entry
+            in the plan says so.
+        policy
+            One budget for the whole plan: ``max_cost`` for all roles together, ``willingness_to_pay`` for
+            one unit of quality of one role, ``min_quality`` for the cheapest plan whose mean quality reaches
+            it; the best plan otherwise. ``allow``, ``deny`` and ``require`` hold for every role; the
+            ``fallback`` takes all of them.
+
+        Returns
+        -------
+        Plan
+            A model for each role, and whether a single one for all of them does as well.
+
+        Raises
+        ------
+        ArtifactError
+            If what the router file says of roles cannot be read.
+        PolicyError
+            As :meth:`route`; if there is no role or one is there twice, if even the cheapest models cost more
+            than ``max_cost`` together, or if the policy has an objective that says nothing of plans
+            (``alpha``, ``max_mean_cost``, ``strong_share``).
+        DataError, OverloadError
+            As :meth:`route`.
+        """
+        loaded = self._ready()
+        text, system = loaded.read(query)
+        return loaded.decide_plan(text, system, roles, policy)
+
+    def plan_embedding(
+        self, embedding: NDArray[np.float32], *, roles: Sequence[str], policy: Policy | None = None
+    ) -> Plan:
+        """Plan for one embedding of your own, C-contiguous float32 ``[dim]``."""
+        loaded = self._loaded
+        return loaded.plan(partial(loaded.kernel.route, embedding), roles, policy)
 
     @overload
     async def aroute(

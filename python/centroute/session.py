@@ -152,6 +152,12 @@ class KeptDecision:
         return (self.model, *(name for name in self.best.ranking if name != self.model))
 
     @property
+    def predictions(self) -> tuple[tuple[int, float, float | None], ...]:
+        """What all candidates are predicted to score and cost, in the order of the ranking."""
+        others = (one for one in self.best.predictions if one[0] != self.model_id)
+        return (*self.kept.predictions, *others)
+
+    @property
     def generation(self) -> int:
         """Which loading of the router decided."""
         return self.best.generation

@@ -80,7 +80,9 @@ def willingness_amounts(quality: NDArray[np.float64], cost: NDArray[np.float64])
     return np.unique(np.concatenate([[0.0], inner, [2.0 * inner[-1]]]).astype(np.float32))
 
 
-def fitted_frontier(part: Part, settings: Settings, artifact: Artifact, *, seed: int) -> NDArray[np.float32]:
+def fitted_frontier(
+    own: Predicted, unseen: Predicted, scores: NDArray[np.floating], costs: NDArray[np.floating]
+) -> NDArray[np.float32]:
     """What each willingness to pay costs and scores with an artifact that was fitted to these rows.
 
     The score is that of cross-fitting: each fold chooses by tables of the other folds, since tables look
@@ -90,14 +92,12 @@ def fitted_frontier(part: Part, settings: Settings, artifact: Artifact, *, seed:
 
     Parameters
     ----------
-    part
-        Rows that the artifact was fitted to.
-    settings
-        Of that fit.
-    artifact
-        Its tables.
-    seed
-        Of folds and clusterings.
+    own
+        What the artifact predicts for its rows, as `predict` gives it.
+    unseen
+        What tables predict that lack the row, as `cross_fitted` gives it.
+    scores, costs
+        Outcomes ``[n, n_models]``, NaN where not observed; a cost in USD.
 
     Returns
     -------
@@ -105,11 +105,8 @@ def fitted_frontier(part: Part, settings: Settings, artifact: Artifact, *, seed:
         Rows (willingness to pay, accuracy, mean cost in USD), willingness and cost ascending,
         ``[n_points, 3]``; none where a model's cost is unknown.
     """
-    scores, costs = part.outcomes.scores, part.outcomes.costs
-    if np.isnan(artifact.prior_cost).any():
+    if np.isnan(own[1]).any():
         return np.zeros((0, 3), dtype=np.float32)
-    own = _predict(part.routed(artifact.embedder.surface), artifact.centroids, artifact, settings)
-    unseen = _cross_fitted(part, settings, seed=seed)
     rows = np.arange(len(scores))
     points = []
     for amount in willingness_amounts(*own).tolist():
@@ -119,7 +116,7 @@ def fitted_frontier(part: Part, settings: Settings, artifact: Artifact, *, seed:
     return level(np.array(points))
 
 
-def _cross_fitted(part: Part, settings: Settings, *, seed: int) -> Predicted:
+def cross_fitted(part: Part, settings: Settings, *, seed: int) -> Predicted:
     """Predictions of each fold by tables of the others; a model that these lack is not worth choosing."""
     quality = np.full(part.outcomes.scores.shape, -_NEVER)
     cost = np.full(part.outcomes.costs.shape, _NEVER)
@@ -132,18 +129,19 @@ def _cross_fitted(part: Part, settings: Settings, *, seed: int) -> Predicted:
             centroids, tables = fit_tables(
                 rest.routed(surface), rest.outcomes, settings, seed=seed, n_restarts=1, allow_fewer=True
             )
-            predicted = _predict(part.subset(outside).routed(surface), centroids, tables, settings)
+            predicted = predict(part.subset(outside).routed(surface), centroids, tables, settings)
             quality[outside] = np.nan_to_num(predicted[0], nan=-_NEVER)
             cost[outside] = np.nan_to_num(predicted[1], nan=_NEVER)
     return quality, cost
 
 
-def _predict(
+def predict(
     rows: NDArray[np.float32],
     centroids: NDArray[np.float32],
     tables: Artifact | ScoreTables,
     settings: Settings,
 ) -> Predicted:
+    """Quality and cost that tables predict for rows ``[n, width]``; NaN for a cost that is unknown."""
     ids, similarities = nearest_clusters(rows, centroids, min(settings.top_p, len(centroids)))
     weights = softmax_weights(similarities, settings.beta)
     return (

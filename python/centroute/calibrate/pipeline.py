@@ -10,10 +10,13 @@ from numpy.typing import NDArray
 from centroute._kernel import Policy, surface_features
 from centroute.artifact import Artifact, Json
 from centroute.calibrate import selection
+from centroute.calibrate.agreement import estimate_agreement
 from centroute.calibrate.assignment import nearest_clusters, softmax_weights
 from centroute.calibrate.fitting import Part, fit
-from centroute.calibrate.frontier import fitted_frontier
+from centroute.calibrate.frontier import cross_fitted, fitted_frontier, predict
 from centroute.calibrate.kmeans import count_distinct
+from centroute.calibrate.pairs import pair_curves
+from centroute.calibrate.roles import check_roles, estimate_roles
 from centroute.calibrate.settings import (
     AVENGERS_PRO,
     AVENGERS_PRO_BETA,
@@ -114,6 +117,7 @@ def calibrate(
     asked = Asked(n_clusters, top_p, beta, shrinkage, surface_weight)
     _check_numbers(asked, holdout=holdout, seed=seed)
     _check_counts(outcomes)
+    check_roles(outcomes)
     tell = progress or (lambda *_: None)
     loaded = load_embedder(embedder) if isinstance(embedder, str) else embedder
     if embeddings is None:
@@ -139,22 +143,30 @@ def calibrate(
     # Without a holdout the figures are those of the rows that were fitted, and the report says so.
     measured_on = whole.subset(holdout_rows if len(holdout_rows) else calibration_rows)
 
-    def fit_to(rows: Part) -> Artifact:
+    def fit_to(rows: Part, *, is_written: bool) -> Artifact:
         fitted = fit(rows, settings, seed=seed, embedder=loaded)
+        own = predict(rows.routed(fitted.embedder.surface), fitted.centroids, fitted, settings)
+        # As much work as five fits, for figures that are read off the written file alone.
+        unseen = cross_fitted(rows, settings, seed=seed) if is_written else own
+        scores, costs = rows.outcomes.scores, rows.outcomes.costs
         return replace(
             fitted,
-            frontier=fitted_frontier(rows, settings, fitted, seed=seed),
+            frontier=fitted_frontier(own, unseen, scores, costs),
+            pairs=pair_curves(own, unseen, scores, costs, fitted.prior_quality),
+            agreement=estimate_agreement(rows.outcomes, predicted=unseen[0]) if is_written else None,
+            roles=estimate_roles(rows.outcomes, predicted=unseen) if is_written else None,
             alpha_score=AVENGERS_PRO.get(method, "cost-by-maximum"),
             default_policy=default_policy,
             method=_method(method, settings),
         )
 
-    fitted = fit_to(part)
+    is_refitted = refit and len(holdout_rows) > 0
+    fitted = fit_to(part, is_written=not is_refitted)
     tell("fit", 1, 3)
     routed_rows = measured_on.routed(fitted.embedder.surface)
     evaluation = evaluate(Router.from_artifact(fitted), measured_on.outcomes, embeddings=routed_rows)
     tell("fit", 2, 3)
-    final = fit_to(whole) if refit and len(holdout_rows) else fitted
+    final = fit_to(whole, is_written=True) if is_refitted else fitted
     tell("fit", 3, 3)
     _, similarities = nearest_clusters(routed_rows, fitted.centroids, 1)
     return replace(
@@ -164,7 +176,7 @@ def calibrate(
         report={
             "seed": seed,
             "holdout": holdout,
-            "refit": refit and len(holdout_rows) > 0,
+            "refit": is_refitted,
             "n_queries": whole.outcomes.n_queries,
             "n_left_out": n_left_out,
             "n_calibration": len(calibration_rows),
@@ -187,14 +199,21 @@ def calibrate(
 
 
 def data_digest(outcomes: Outcomes) -> str:
-    """SHA-256 over queries, pool, scores and costs: which data an artifact was made of."""
+    """SHA-256 over queries, pool, scores, costs, answers and roles: which data an artifact was made of."""
     hasher = hashlib.sha256()
-    for text in (*outcomes.models, *outcomes.queries):
+    answers = outcomes.answers
+    for text in (*outcomes.models, *outcomes.queries, *(() if answers is None else answers.texts)):
         encoded = text.encode("utf-8", "surrogatepass")
         hasher.update(len(encoded).to_bytes(8, "little") + encoded)
     # NaN has many bit patterns; the canonical one is put in its place.
     for values in (outcomes.scores, outcomes.costs):
         hasher.update(np.where(np.isnan(values), np.nan, values).astype("<f8").tobytes())
+    if answers is not None:
+        for numbers in (answers.given, answers.right):
+            hasher.update(numbers.astype("<i4").tobytes())
+    for role in outcomes.roles or ():
+        encoded = role.encode("utf-8", "surrogatepass")
+        hasher.update(len(encoded).to_bytes(8, "little") + encoded)
     return hasher.hexdigest()
 
 

@@ -5,7 +5,7 @@ import os
 import sys
 
 from centroute.cli.app import app
-from centroute.errors import ArtifactError, DataError, EmbedderError, PolicyError
+from centroute.errors import ArtifactError, DataError, EmbedderError, PolicyError, one_line
 
 __all__ = ["app", "main"]
 
@@ -18,7 +18,7 @@ def main() -> None:
     try:
         app()
     except (ArtifactError, DataError, EmbedderError, PolicyError) as error:
-        sys.stderr.write(f"centroute: {_one_line(str(error))}\n")
+        sys.stderr.write(f"centroute: {one_line(error)}\n")
         sys.exit(1)
     except BrokenPipeError:
         # The reader of our output went away, as `head` does; what is still buffered goes nowhere.
@@ -26,7 +26,11 @@ def main() -> None:
         sys.exit(1)
     except OSError as error:
         _discard_output()
-        sys.stderr.write(f"centroute: {_one_line(str(error))}\n")
+        sys.stderr.write(f"centroute: {one_line(error)}\n")
+        sys.exit(1)
+    except MemoryError as error:
+        _discard_output()
+        sys.stderr.write(f"centroute: not enough memory{f' ({one_line(error)})' if str(error) else ''}\n")
         sys.exit(1)
     except KeyboardInterrupt:
         sys.stderr.write("centroute: stopped\n")
@@ -35,7 +39,3 @@ def main() -> None:
 
 def _discard_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _one_line(message: str) -> str:
-    return " ".join(message.encode("utf-8", "backslashreplace").decode().split())

@@ -38,6 +38,11 @@ POLICY_OPTIONS = (
     click.option(
         "--min-quality", type=float, help="Take the cheapest model predicted at this quality or more."
     ),
+    click.option(
+        "--strong", metavar="MODEL", help="The better of two models, with --weak and --strong-share."
+    ),
+    click.option("--weak", metavar="MODEL", help="The cheaper of the two."),
+    click.option("--strong-share", type=float, help="Share of the queries for the strong one, 0 to 1."),
     click.option("--max-cost", type=float, help="Exclude models predicted dearer than this, in USD."),
     click.option(
         "--allow", multiple=True, metavar="MODEL", help="Only these models; repeat it, or use commas."
@@ -166,6 +171,12 @@ def calibrate(data: Path, output: Path | None, check: bool, **options: object) -
     help="What the router was calibrated on: adds kNN and Avengers-Pro fitted to it.",
 )
 @click.option("--pool", "pool_file", type=FILE, help="TOML file of prices, for costs that DATA lacks.")
+@click.option(
+    "--ensemble",
+    metavar="N",
+    type=click.IntRange(2, 64),
+    help="Ask up to N models a query and let them vote; DATA must hold 'answers' and 'answer'.",
+)
 @other_embedder_option
 @policy_options
 def evaluate(router: Path, data: Path, **options: Any) -> None:
@@ -176,7 +187,7 @@ def evaluate(router: Path, data: Path, **options: Any) -> None:
     from centroute.cli.evaluate import run_evaluate
     from centroute.cli.policy_flags import PolicyFlags
 
-    names = ("json_file", "report", "plot", "calibration", "pool_file", "embedder")
+    names = ("json_file", "report", "plot", "calibration", "pool_file", "ensemble", "embedder")
     own = {name: options.pop(name) for name in names}
     run_evaluate(router, data, **own, flags=PolicyFlags(**options))
 
@@ -292,6 +303,23 @@ def drift(log: Path, router: Path, as_json: bool) -> None:
     from centroute.cli.drift import run_drift
 
     run_drift(log, router, as_json=as_json)
+
+
+@app.command()
+@router_argument
+@click.argument("data", metavar="[DATA]", type=FILE, required=False)
+@click.option("--strong", metavar="MODEL", help="The better model; the best single one when not given.")
+@click.option("--weak", metavar="MODEL", help="The other model; the cheapest one when not given.")
+@click.option("--json", "as_json", is_flag=True, help="All of it as one JSON object.")
+@other_embedder_option
+def thresholds(router: Path, data: Path | None, **options: Any) -> None:
+    """Show what shares of calls to the strong one of two models reach, at what cost.
+
+    With DATA, a file as calibrate reads it, the same is measured there.
+    """
+    from centroute.cli.thresholds import run_thresholds
+
+    run_thresholds(router, data, **options)
 
 
 @app.group()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from centroute._router_file import load_kernel
+from centroute._router_file import load_kernel, read_metadata
 from centroute.artifact import Artifact
 from centroute.cli import screen
 from centroute.drift import RECALIBRATE_INDEX, WATCH_INDEX, Drift, Index, measure_drift
@@ -19,7 +19,7 @@ def run_drift(log: Path, router: Path, *, as_json: bool) -> None:
     """Show how far use has moved from calibration."""
     kernel = load_kernel(router)
     artifact = Artifact.from_kernel(kernel, source=router)
-    sha256 = json.loads(kernel.metadata_json)["sha256"]
+    sha256 = read_metadata(kernel)["sha256"]
     try:
         drift = measure_drift(read_decisions(log), artifact, sha256=sha256)
     except DataError as error:

@@ -1,12 +1,11 @@
 """``centroute edit``: a router file in, the edited one in its place or under another name."""
 
-import json
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from centroute._router_file import load_kernel
+from centroute._router_file import load_kernel, read_metadata
 from centroute.artifact import Artifact
 from centroute.cli import screen
 from centroute.cli.output import refuse_unwritable
@@ -105,7 +104,7 @@ def run_absorb(router: Path, log: Path, *, feedback: Path | None, output: Path |
             artifact,
             read_decisions(log),
             chain.from_iterable(map(read_feedback, sources)),
-            sha256=json.loads(kernel.metadata_json)["sha256"],
+            sha256=read_metadata(kernel)["sha256"],
         )
     except ArtifactError as error:
         raise ArtifactError(f"{router}: {error}") from error

@@ -2,14 +2,18 @@
 
 from pathlib import Path
 
-from centroute import Router
+import numpy as np
+from numpy.typing import NDArray
+
+from centroute import Policy, Router
 from centroute.cli import screen
 from centroute.cli.check_data import show_costs
 from centroute.cli.output import refuse_unwritable, write_json
 from centroute.cli.policy_flags import PolicyFlags
-from centroute.datasets import read_outcomes
+from centroute.datasets import Outcomes, read_outcomes
 from centroute.errors import DataError
 from centroute.evaluate import Evaluation, evaluate
+from centroute.evaluate.ensemble import evaluate_ensemble
 from centroute.pool import Pool, apply_pool, read_pool
 
 
@@ -22,6 +26,7 @@ def run_evaluate(
     plot: Path | None,
     calibration: Path | None,
     pool_file: Path | None,
+    ensemble: int | None,
     embedder: str | None,
     flags: PolicyFlags,
 ) -> None:
@@ -43,6 +48,7 @@ def run_evaluate(
     if calibration is not None:
         seen, _ = apply_pool(read_outcomes(calibration), pool, others=router.models)
     rows = router.embed(outcomes.queries, allow_zero_rows=True)
+    voted = {} if ensemble is None else _voted(router, outcomes, rows, policy, n_models=ensemble)
     evaluation = evaluate(router, outcomes, policy=policy, embeddings=rows, calibration=seen)
     title = f"{router_file} on {data}"
     if plot is not None:
@@ -54,16 +60,24 @@ def run_evaluate(
 
         write_report(router, outcomes, evaluation, report, title=title, policy=policy, embeddings=rows)
     if json_file is not None:
-        write_json(json_file, evaluation.to_json())
+        write_json(json_file, {**evaluation.to_json(), **voted})
     _warn(evaluation)
     if to_stdout:
         return
-    screen.show_evaluation(evaluation.to_json(), title)
+    screen.show_evaluation({**evaluation.to_json(), **voted}, title)
     if pool_file is not None:
         show_costs(cost_sources)
     for what, output in (("report", report), ("plot", plot)):
         if output is not None:
             screen.out.print(f"\nwrote the {what} {output} ({output.stat().st_size} bytes)")
+
+
+def _voted(
+    router: Router, outcomes: Outcomes, rows: NDArray[np.float32], policy: Policy, *, n_models: int
+) -> dict[str, object]:
+    """What `--ensemble` adds to the figures."""
+    measured = evaluate_ensemble(router, outcomes, n_models=n_models, policy=policy, embeddings=rows)
+    return {"ensemble": measured.to_json()}
 
 
 def _warn(evaluation: Evaluation) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
-from centroute._router_file import find_embedder, load_kernel
+from centroute._router_file import find_embedder, load_kernel, read_metadata
 from centroute.artifact import Artifact
 from centroute.bundle import ROUTER_FILE
 from centroute.cli import screen
@@ -19,7 +19,7 @@ def run_inspect(router_file: Path, *, as_json: bool) -> None:
     """Show what a router file holds and how it was made."""
     kernel = load_kernel(router_file)
     artifact = Artifact.from_kernel(kernel, source=router_file)
-    metadata = json.loads(kernel.metadata_json)
+    metadata = read_metadata(kernel)
     size = (router_file / ROUTER_FILE if router_file.is_dir() else router_file).stat().st_size
     runs_on = _runs_on(find_embedder(router_file, kernel))
     if as_json:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from centroute import Policy, Router
+from centroute.policy import make_policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,6 +14,9 @@ class PolicyFlags:
     willingness_to_pay: float | None
     max_mean_cost: float | None
     min_quality: float | None
+    strong: str | None
+    weak: str | None
+    strong_share: float | None
     max_cost: float | None
     allow: tuple[str, ...]
     deny: tuple[str, ...]
@@ -26,15 +30,20 @@ class PolicyFlags:
         PolicyError
             If a number is out of range or two objectives are given.
         """
-        return Policy(
-            alpha=self.alpha,
-            willingness_to_pay=self.willingness_to_pay,
-            max_mean_cost=self.max_mean_cost,
-            min_quality=self.min_quality,
-            max_cost=self.max_cost,
-            allow=_names(self.allow, router.models),
-            deny=_names(self.deny, router.models),
-            require=_names(self.require, ()),
+        return make_policy(
+            {
+                "alpha": self.alpha,
+                "willingness_to_pay": self.willingness_to_pay,
+                "max_mean_cost": self.max_mean_cost,
+                "min_quality": self.min_quality,
+                "strong": self.strong,
+                "weak": self.weak,
+                "strong_share": self.strong_share,
+                "max_cost": self.max_cost,
+                "allow": _names(self.allow, router.models),
+                "deny": _names(self.deny, router.models),
+                "require": _names(self.require, ()),
+            }
         )
 
 

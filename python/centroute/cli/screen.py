@@ -147,6 +147,16 @@ def metrics_lines(evaluation: Evaluation) -> list[str]:
     return lines
 
 
+def ensemble_line(ensemble: Mapping[str, Any]) -> str:
+    """What votes reached."""
+    low, high = ensemble["accuracy_95"]
+    return (
+        f"votes of up to {ensemble['n_models']} models: {share(ensemble['accuracy'])} "
+        f"({100 * low:.1f}–{100 * high:.1f}), {ensemble['mean_calls']:.2f} calls a query, mean cost "
+        f"{dollars(ensemble['mean_cost_usd'])}, {ensemble['n_queries']} queries"
+    )
+
+
 def frontier_table(evaluation: Evaluation) -> Table | None:
     """A few points of the frontier against the best single model; ``None`` without costs."""
     points = [
@@ -245,6 +255,8 @@ def show_evaluation(evaluation: Evaluation, title: str) -> None:
     out.print(evaluation_table(evaluation), soft_wrap=False)
     for line in metrics_lines(evaluation):
         out.print(line)
+    if "ensemble" in evaluation:
+        out.print(ensemble_line(evaluation["ensemble"]))
     for table in (frontier_table(evaluation), budget_table(evaluation)):
         if table is not None:
             out.print()

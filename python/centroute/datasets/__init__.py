@@ -1,5 +1,6 @@
 """Outcome data: reading and writing it, splitting it by text, and the bundled synthetic sample."""
 
+from centroute.datasets.answers import Answers
 from centroute.datasets.builder import Reading
 from centroute.datasets.jsonl import read_jsonl, write_jsonl
 from centroute.datasets.outcomes import Outcomes, split_by_text, text_key
@@ -8,6 +9,7 @@ from centroute.datasets.synthetic import SYNTHETIC_NOTICE, example_queries, synt
 
 __all__ = [
     "SYNTHETIC_NOTICE",
+    "Answers",
     "Outcomes",
     "Reading",
     "example_queries",

@@ -2,8 +2,10 @@
 
 import gzip
 import json
+import math
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NoReturn, cast
@@ -14,6 +16,11 @@ from centroute.errors import DataError
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 GZIP_MAGIC = b"\x1f\x8b"
+MAX_LINE_BYTES = 1 << 24
+"""A longer line, or row of a table, is refused as it is read."""
+MAX_UNPACKED = 100
+"""Times its own size that a packed file may have unpacked; text has three to twenty."""
+_MAX_UNPACKED_OF_A_SMALL_FILE = 1 << 26
 
 
 class _RepeatedKeys(dict[str, object]):
@@ -207,7 +214,32 @@ class LineCounter:
         self.number = 0
 
 
-def numbered_lines(source: Path, stream: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+def bounded_lines(source: Path, stream: BinaryIO) -> Iterator[bytes]:
+    """Yield the lines of a stream, none of them endless, and no more than such a file can mean.
+
+    Raises
+    ------
+    DataError
+        A line has more than `MAX_LINE_BYTES`, or a packed file unpacks to far more than data do.
+    """
+    n_left = math.inf
+    if source.name.lower().endswith(".gz"):
+        n_left = max(_MAX_UNPACKED_OF_A_SMALL_FILE, MAX_UNPACKED * source.stat().st_size)
+    number = 0
+    while raw := stream.readline(MAX_LINE_BYTES + 1):
+        number += 1
+        n_left -= len(raw)
+        if len(raw) > MAX_LINE_BYTES:
+            raise DataError(f"{source}, line {number}: has more than {MAX_LINE_BYTES} bytes")
+        if n_left < 0:
+            raise DataError(
+                f"{source}, line {number}: the file unpacks to more than {MAX_UNPACKED} times its size, "
+                "which no outcomes do"
+            )
+        yield raw
+
+
+def numbered_lines(source: Path, stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
     """Yield (line number, bytes) of every line that is not blank, without the byte order mark.
 
     Lines end at a line feed alone: other separators, such as U+2028, may stand inside a JSON string.
@@ -219,7 +251,7 @@ def numbered_lines(source: Path, stream: Iterable[bytes]) -> Iterator[tuple[int,
     """
     counter = LineCounter()
     with told_as_data_error(source, counter):
-        for number, raw in enumerate(stream, start=1):
+        for number, raw in enumerate(bounded_lines(source, stream), start=1):
             counter.number = number
             line = raw.removeprefix(_BYTE_ORDER_MARK) if number == 1 else raw
             if line.strip():
@@ -231,9 +263,9 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     built = dict(pairs)
     if len(built) == len(pairs):
         return built
-    keys = [key for key, _ in pairs]
+    counts = Counter(key for key, _ in pairs)
     marked = _RepeatedKeys(built)
-    marked.repeated = tuple(key for key in built if keys.count(key) > 1)
+    marked.repeated = tuple(key for key in built if counts[key] > 1)
     return marked
 
 

@@ -2,8 +2,10 @@
 
 A line is ``{"query": str, "scores": {model: 0..1}, "costs": {model: USD}, "tokens": {model: [input, output]},
 "dataset": str, "id": str}``. ``scores`` may lack models; ``costs`` and ``tokens`` (how many the model read
-and wrote) may be missing; ``null`` says not observed or unknown. Other keys are ignored. Every fault is one
-`DataError` that names file, line, field and value.
+and wrote) may be missing; ``null`` says not observed or unknown. For votes a line may hold ``"answers":
+{model: str}`` in the form in which equal answers are equal, ``null`` where one could not be read, and
+``"answer"``, the right one; for plans ``"role": str``, in which the models answered. Other keys are ignored.
+Every fault is one `DataError` that names file, line, field and value.
 """
 
 import gzip
@@ -15,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from centroute._atomic import atomic_file
+from centroute.datasets.answers import NOT_OBSERVED, UNREAD, Answers
 from centroute.datasets.builder import MAX_MODELS, OutcomesBuilder, Reading, Value
 from centroute.datasets.json_lines import Line, numbered_lines, opened
 from centroute.datasets.outcomes import Outcomes, show
@@ -24,7 +27,7 @@ __all__ = ["MAX_MODELS", "SUFFIXES", "read", "read_jsonl", "write_jsonl"]
 
 SUFFIXES = (".jsonl", ".jsonl.gz")
 
-_FIELDS = frozenset({"query", "scores", "costs", "tokens", "dataset", "id"})
+_FIELDS = frozenset({"query", "scores", "costs", "tokens", "dataset", "id", "answers", "answer", "role"})
 
 
 def read_jsonl(path: str | os.PathLike[str]) -> Outcomes:
@@ -71,6 +74,12 @@ def read(source: Path) -> Reading:
                 tokens=_tokens(line),
                 dataset=line.text("dataset", ""),
                 row_id=line.text("id", str(number)),
+                answers=_answers(line, scores),
+                # Without answers it is a field that others use for something else.
+                answer=_answer(line, "answer", line.fields.get("answer"))
+                if "answers" in line.fields
+                else None,
+                role=line.text("role", ""),
             )
             line.check_pool("scores", builder)
     return builder.finish("JSON lines")
@@ -120,6 +129,30 @@ def _costs(line: Line) -> Mapping[str, Value]:
     }
 
 
+def _answers(line: Line, scores: Mapping[str, Value]) -> Mapping[str, str | None]:
+    given = line.fields.get("answers")
+    if given is None:
+        return {}
+    answers: dict[str, str | None] = {}
+    for model, answer in line.by_model("answers", given, "answer").items():
+        place = f"answers[{show(model)}]"
+        if model not in scores:
+            line.fail(place, "is of a model that has no score on this line")
+        answers[model] = _answer(line, place, answer)
+    return answers
+
+
+def _answer(line: Line, place: str, answer: object) -> str | None:
+    """One answer without white space at its ends; an empty one cannot be read."""
+    if answer is None:
+        return None
+    if isinstance(answer, int | float) and not isinstance(answer, bool):
+        return json.dumps(answer)
+    if not isinstance(answer, str):
+        line.fail(place, f"must be a string, a number or null, got a value of type {type(answer).__name__}")
+    return answer.strip() or None
+
+
 def _tokens(line: Line) -> Mapping[str, tuple[Value, Value]]:
     given = line.fields.get("tokens")
     if given is None:
@@ -160,10 +193,26 @@ def _encoded_lines(outcomes: Outcomes) -> Iterable[bytes]:
                 for model, counts in zip(outcomes.models, outcomes.tokens[row], strict=True)
                 if not np.isnan(counts).all()
             }
-        for optional in ("dataset", "costs", "tokens"):
+        if outcomes.answers is not None:
+            fields.update(_answer_fields(outcomes.models, outcomes.answers, row))
+        if outcomes.roles is not None:
+            fields["role"] = outcomes.roles[row]
+        for optional in ("dataset", "costs", "tokens", "answers", "role"):
             if not fields.get(optional, True):
                 del fields[optional]
         yield _encoded(fields)
+
+
+def _answer_fields(models: Iterable[str], answers: Answers, row: int) -> dict[str, object]:
+    right = int(answers.right[row])
+    return {
+        "answers": {
+            model: None if number == UNREAD else answers.texts[number]
+            for model, number in zip(models, answers.given[row].tolist(), strict=True)
+            if number != NOT_OBSERVED
+        },
+        "answer": None if right == NOT_OBSERVED else answers.texts[right],
+    }
 
 
 def _count(n_tokens: float) -> float | None:

@@ -8,6 +8,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from centroute.datasets.answers import Answers
 from centroute.errors import DataError
 
 _SHOWN_CHARACTERS = 80
@@ -15,7 +16,10 @@ _SHOWN_CHARACTERS = 80
 
 def show(value: object) -> str:
     """``repr`` of a value, at most about 80 characters of it, for an error message."""
-    text = repr(value[: _SHOWN_CHARACTERS + 1] if isinstance(value, str) else value)
+    try:
+        text = repr(value[: _SHOWN_CHARACTERS + 1] if isinstance(value, str) else value)
+    except RecursionError:
+        text = f"a {type(value).__name__} that is nested too deeply"
     return text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "…"
 
 
@@ -56,6 +60,11 @@ class Outcomes:
     tokens
         ``[n_queries, n_models, 2]`` float64: input and output tokens counted for the pair, NaN where
         unknown; ``None`` where the data have no counts.
+    answers
+        What the models answered and what was right, for votes; ``None`` where the data do not say.
+    roles
+        In which role of a plan each query was answered, ``""`` where not given; ``None`` where the data name
+        no role.
     allow_unobserved
         Accept models without any observed score. Parts of a larger set need it (`subset`).
 
@@ -89,12 +98,15 @@ class Outcomes:
     ids: tuple[str, ...]
     allow_unobserved: InitVar[bool] = False
     tokens: NDArray[np.float64] | None = None
+    answers: Answers | None = None
+    roles: tuple[str, ...] | None = None
 
     def __post_init__(self, allow_unobserved: bool) -> None:
         for field in ("queries", "models", "datasets", "ids"):
             object.__setattr__(self, field, _texts(field, getattr(self, field)))
         _check_names(self.queries, self.models)
-        for field in ("datasets", "ids"):
+        object.__setattr__(self, "roles", None if self.roles is None else _texts("roles", self.roles))
+        for field in ("datasets", "ids", *(() if self.roles is None else ("roles",))):
             if len(getattr(self, field)) != self.n_queries:
                 n_entries = len(getattr(self, field))
                 raise DataError(f"{field} has {n_entries} entries for {self.n_queries} queries")
@@ -122,6 +134,10 @@ class Outcomes:
                 wrong = (counts < 0) | np.isinf(counts)
                 self._check_range(what, counts, wrong, "is not a finite number of 0 or more")
             matrices["tokens"] = tokens
+        if self.answers is not None and self.answers.given.shape != shape:
+            raise DataError(
+                f"answers have shape {self.answers.given.shape}, wanted {shape} (queries, models)"
+            )
         for field, matrix in matrices.items():
             matrix.setflags(write=False)
             object.__setattr__(self, field, matrix)
@@ -180,6 +196,8 @@ class Outcomes:
             datasets=tuple(self.datasets[row] for row in numbers),
             ids=tuple(self.ids[row] for row in numbers),
             tokens=None if self.tokens is None else self.tokens[chosen],
+            answers=None if self.answers is None else self.answers.subset(chosen),
+            roles=None if self.roles is None else tuple(self.roles[row] for row in numbers),
             allow_unobserved=True,
         )
 

@@ -6,14 +6,21 @@ Only the columns that a reader asks for are kept, so that the long answers in su
 import csv
 import importlib
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn, Self
 
 from centroute.datasets.builder import Value
-from centroute.datasets.json_lines import GZIP_MAGIC, LineCounter, opened, told_as_data_error
+from centroute.datasets.json_lines import (
+    GZIP_MAGIC,
+    MAX_LINE_BYTES,
+    LineCounter,
+    bounded_lines,
+    opened,
+    told_as_data_error,
+)
 from centroute.datasets.outcomes import show
 from centroute.errors import DataError
 
@@ -26,7 +33,6 @@ INDEX_COLUMNS = frozenset({"", "Unnamed: 0", "__index_level_0__"})
 _UNKNOWN = frozenset({"", "nan", "none", "null", "na", "n/a", "<na>"})
 _TRUE_FALSE = {"true": 1.0, "false": 0.0}
 _BATCH_ROWS = 1024
-_LONGEST_FIELD = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,15 +180,16 @@ def _csv(source: Path) -> Iterator[Iterator[tuple[int, list[str]]]]:
     """Records of a CSV file, each with the line in which it begins; blank lines are skipped."""
     counter = LineCounter()
     with opened(source) as stream, told_as_data_error(source, counter):
-        yield _records(source, _decoded(source, stream), counter)
+        yield _records(source, _DecodedLines(source, stream), counter)
 
 
-def _records(source: Path, lines: Iterator[str], counter: LineCounter) -> Iterator[tuple[int, list[str]]]:
+def _records(source: Path, lines: "_DecodedLines", counter: LineCounter) -> Iterator[tuple[int, list[str]]]:
     # The limit is one for all of the process, 131,072 characters at first; an answer may be longer.
-    csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_FIELD))
+    csv.field_size_limit(max(csv.field_size_limit(), MAX_LINE_BYTES))
     reader = csv.reader(lines, strict=True)
     while True:
         begins = counter.number + 1
+        lines.n_bytes_of_row = 0
         try:
             fields = next(reader)
         except StopIteration:
@@ -194,16 +201,37 @@ def _records(source: Path, lines: Iterator[str], counter: LineCounter) -> Iterat
             yield begins, fields
 
 
-def _decoded(source: Path, stream: Iterable[bytes]) -> Iterator[str]:
-    for number, raw in enumerate(stream, start=1):
+class _DecodedLines:
+    """Lines as text; a row that goes on over too many of them is refused."""
+
+    __slots__ = ("_lines", "_number", "_source", "n_bytes_of_row")
+
+    def __init__(self, source: Path, stream: BinaryIO) -> None:
+        self._source = source
+        self._lines = bounded_lines(source, stream)
+        self._number = 0
+        self.n_bytes_of_row = 0
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> str:
+        raw = next(self._lines)
+        self._number += 1
+        self.n_bytes_of_row += len(raw)
+        if self.n_bytes_of_row > MAX_LINE_BYTES:
+            raise DataError(
+                f"{self._source}, line {self._number}: the row has more than {MAX_LINE_BYTES} bytes so far; "
+                "is a quote not closed?"
+            )
         try:
-            yield raw.decode("utf-8-sig" if number == 1 else "utf-8")
+            return raw.decode("utf-8-sig" if self._number == 1 else "utf-8")
         except UnicodeDecodeError as error:
-            if number == 1 and raw.startswith(GZIP_MAGIC):
-                gz = f"the file is compressed with gzip; name it {source.suffix}.gz"
-                raise DataError(f"{source}: {gz}") from None
+            if self._number == 1 and raw.startswith(GZIP_MAGIC):
+                gz = f"the file is compressed with gzip; name it {self._source.suffix}.gz"
+                raise DataError(f"{self._source}: {gz}") from None
             fault = f"byte 0x{raw[error.start]:02x} at position {error.start + 1}"
-            raise DataError(f"{source}, line {number}: not UTF-8: {fault}") from None
+            raise DataError(f"{self._source}, line {self._number}: not UTF-8: {fault}") from None
 
 
 @contextmanager
@@ -214,13 +242,18 @@ def _parquet(source: Path) -> Iterator[Any]:
     try:
         pyarrow = importlib.import_module("pyarrow")
         parquet = importlib.import_module("pyarrow.parquet")
-    except ImportError:
+    except ModuleNotFoundError:
         raise DataError(
             f"{source}: Parquet is read by pyarrow, which is not installed; pip install 'centroute[parquet]'"
         ) from None
+    except (ImportError, OSError) as error:  # a shared library is missing, or of another machine
+        raise DataError(f"{source}: pyarrow is installed and cannot be loaded: {error}") from error
     try:
         with parquet.ParquetFile(source) as file:
             yield file
+    except UnicodeDecodeError as error:
+        fault = f"byte 0x{error.object[error.start]:02x} in a text"
+        raise DataError(f"{source}: not UTF-8: {fault}") from None
     except (pyarrow.ArrowException, OSError) as error:
         fault = " ".join(str(error).split())
         raise DataError(f"{source}: is no readable Parquet file: {fault}") from None

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from centroute._atomic import replace_folder
 from centroute.embedders.folder import DESCRIPTION_FILE
 
 
@@ -66,15 +67,7 @@ def whole_folder(target: Path) -> Iterator[Path]:
     try:
         new.mkdir()
         yield new
-        # A folder with files cannot be renamed over: the old one makes room first.
-        if target.exists():
-            target.rename(old)
-        try:
-            new.rename(target)
-        except OSError:
-            if old.exists():
-                old.rename(target)
-            raise
+        replace_folder(new, target, beside=old)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 

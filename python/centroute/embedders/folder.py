@@ -10,6 +10,7 @@ write them are read by `centroute.embedders.layouts`; running one is
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -23,6 +24,13 @@ MODEL_FILE = "model.onnx"
 TOKENIZER_FILE = "tokenizer.json"
 DESCRIPTION_FILE = "embedder.json"
 FORMAT_VERSION = 1
+LARGEST_MAX_TOKENS = 1_000_000
+"""More tokens than any embedder reads of a text."""
+
+MAX_BYTES = 1 << 34
+"""A larger file is refused before it is read."""
+MAX_JSON_BYTES = 1 << 28
+"""The same for JSON; the longest tokenizers have a tenth of it."""
 
 _KEY_TYPES: dict[str, type] = {
     "name": str,
@@ -38,6 +46,7 @@ _KEY_TYPES: dict[str, type] = {
     "provenance": dict,
 }
 
+_ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _PACKAGE_FOLDER = Path(__file__).resolve().parent.parent
 
 
@@ -201,12 +210,34 @@ def read_json_object(path: Path) -> dict[str, Any]:
         If it cannot be read, is no JSON or no object.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        check_size(path, MAX_JSON_BYTES)
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text)
+        if _ESCAPED_SURROGATE.search(text):
+            # A lone one is no text: it has no fingerprint, and other readers refuse it.
+            json.dumps(content, ensure_ascii=False).encode()
+    except EmbedderError:
+        raise
     except (OSError, ValueError, RecursionError) as error:
         raise EmbedderError(f"{path}: cannot be read as JSON: {error}") from error
     if not isinstance(content, dict):
         raise EmbedderError(f"{path}: expected a JSON object, got {type(content).__name__}")
     return content
+
+
+def check_size(path: Path, most: int) -> None:
+    """Refuse a file that is larger than any of its kind.
+
+    Raises
+    ------
+    EmbedderError
+        Names the file and its size.
+    OSError
+        If there is no such file.
+    """
+    size = path.stat().st_size
+    if size > most:
+        raise EmbedderError(f"{path}: {size} bytes, such a file has at most {most}")
 
 
 def read_sha256(path: Path) -> str:
@@ -215,9 +246,10 @@ def read_sha256(path: Path) -> str:
     Raises
     ------
     EmbedderError
-        If the file cannot be read.
+        If the file is too large or cannot be read.
     """
     try:
+        check_size(path, MAX_BYTES)
         return file_sha256(path)
     except OSError as error:
         raise EmbedderError(f"{path}: cannot be read: {error.strerror}") from error
@@ -245,6 +277,10 @@ def _check_values(path: Path, content: Mapping[str, Any]) -> None:
     for key in ("dim", "max_tokens"):
         if content[key] < 1:
             raise EmbedderError(f"{path}: {key} must be at least 1, got {content[key]}")
+    if content["max_tokens"] > LARGEST_MAX_TOKENS:
+        raise EmbedderError(
+            f"{path}: max_tokens must be at most {LARGEST_MAX_TOKENS}, got {content['max_tokens']}"
+        )
     inputs = content["inputs"]
     if len(inputs) != 2 or not all(isinstance(name, str) for name in inputs):
         raise EmbedderError(f"{path}: inputs must be the names of token ids and mask, got {inputs!r}")

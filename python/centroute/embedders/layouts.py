@@ -35,6 +35,7 @@ from typing import Any
 from centroute.embedders.fingerprint import fingerprint
 from centroute.embedders.folder import (
     DESCRIPTION_FILE,
+    LARGEST_MAX_TOKENS,
     MODEL_FILE,
     TOKENIZER_FILE,
     EmbedderDescription,
@@ -50,8 +51,6 @@ GRAPH_FILES = (MODEL_FILE, f"onnx/{MODEL_FILE}", "model_optimized.onnx")
 TABLE_FILE = "model.safetensors"
 POOLINGS = ("mean", "cls", "last")
 DEFAULT_MAX_TOKENS = 512
-# Tools write 1e30 and the like where they know no limit.
-LARGEST_MAX_TOKENS = 1_000_000
 # Unknown tokens are left out of this mean; "mean" counts them.
 KNOWN_MEAN = "mean-known"
 
@@ -127,8 +126,11 @@ def _check_settings(path: Path, settings: Mapping[str, Any]) -> None:
         raise EmbedderError(
             f"{path}: pooling must be one of {', '.join(POOLINGS)}, got {settings['pooling']!r}"
         )
-    if settings.get("max_tokens", 1) < 1:
-        raise EmbedderError(f"{path}: max_tokens must be at least 1, got {settings['max_tokens']}")
+    max_tokens = settings.get("max_tokens", 1)
+    if max_tokens < 1:
+        raise EmbedderError(f"{path}: max_tokens must be at least 1, got {max_tokens}")
+    if max_tokens > LARGEST_MAX_TOKENS:
+        raise EmbedderError(f"{path}: max_tokens must be at most {LARGEST_MAX_TOKENS}, got {max_tokens}")
 
 
 def _read_modules(folder: Path) -> list[_Module]:
@@ -240,7 +242,7 @@ def _read_pooling(folder: Path, modules: list[_Module], *, prefix: str) -> str |
         modes = [mode for flag, mode in _MODE_OF_FLAG.items() if config.get(flag)] or ["mean"]
     if isinstance(modes, str):
         modes = [modes]
-    if not isinstance(modes, list) or len(modes) != 1 or modes[0] not in _POOLING_OF_MODE:
+    if not isinstance(modes, list) or len(modes) != 1 or modes[0] not in list(_POOLING_OF_MODE):
         raise EmbedderError(
             f"{path}: pooling mode {modes!r} is not supported; one of {', '.join(_POOLING_OF_MODE)} is"
         )
@@ -261,7 +263,8 @@ def _prefix(folder: Path, settings: Mapping[str, Any]) -> str:
     # As sentence-transformers' encode_query does.
     prompt = prompts.get("query")
     if prompt is None:
-        prompt = prompts.get(config.get("default_prompt_name")) or ""
+        name = config.get("default_prompt_name")
+        prompt = (prompts.get(name) if isinstance(name, str) else None) or ""
     if not isinstance(prompt, str):
         raise EmbedderError(f"{path}: the prompt of a query must be a string, got {prompt!r}")
     return prompt
@@ -293,16 +296,19 @@ def _n_positions(config: Mapping[str, Any]) -> int:
     n_positions = _whole_number(config.get("max_position_embeddings"))
     if n_positions is None:
         return LARGEST_MAX_TOKENS
-    if config.get("model_type") in _POSITIONS_AFTER_PADDING:
+    if config.get("model_type") in list(_POSITIONS_AFTER_PADDING):
         padding_id = config.get("pad_token_id")
         n_positions -= (padding_id if isinstance(padding_id, int) else 1) + 1
     return max(1, n_positions)
 
 
 def _lowers_case(tokenizer: Path) -> bool:
-    normalizer = read_json_object(tokenizer).get("normalizer") or {}
+    normalizer = _object(read_json_object(tokenizer).get("normalizer"))
     parts = normalizer.get("normalizers", [normalizer])
-    return any(part.get("lowercase") is True or part.get("type") == "Lowercase" for part in parts)
+    return any(
+        part.get("lowercase") is True or part.get("type") == "Lowercase"
+        for part in map(_object, parts if isinstance(parts, list) else [])
+    )
 
 
 # -- static tables -----------------------------------------------------------------------
@@ -357,8 +363,9 @@ def _read_table(
             # Rounded down, as model2vec does.
             max_characters = max_tokens * int(median(len(token) for token in vocabulary))
     else:
-        truncation = read_json_object(tokenizer).get("truncation") or {}
-        max_tokens = settings.get("max_tokens") or truncation.get("max_length") or DEFAULT_MAX_TOKENS
+        truncation = _object(read_json_object(tokenizer).get("truncation"))
+        length = _whole_number(truncation.get("max_length"))
+        max_tokens = settings.get("max_tokens") or length or DEFAULT_MAX_TOKENS
     table = StaticTable(
         path=path,
         rows=rows,
@@ -410,7 +417,7 @@ def _read_vocabulary(path: Path) -> dict[str, int]:
         if isinstance(tokens, list):
             tokens = {entry[0]: token_id for token_id, entry in enumerate(tokens)}
         vocabulary = {**tokens, **{token["content"]: token["id"] for token in file.get("added_tokens", [])}}
-    except (KeyError, TypeError, IndexError):
+    except (KeyError, TypeError, IndexError, AttributeError):
         vocabulary = {}
     if not vocabulary or not all(isinstance(key, str) and type(vocabulary[key]) is int for key in vocabulary):
         raise EmbedderError(f"{path}: not a tokenizer: no vocabulary")
@@ -430,6 +437,14 @@ def _read_if_there(path: Path) -> dict[str, Any]:
     return read_json_object(path) if path.is_file() else {}
 
 
+def _object(value: object) -> Mapping[str, Any]:
+    """Return a JSON object; an empty one for anything else, which whoever needs it refuses."""
+    return value if isinstance(value, dict) else {}
+
+
 def _whole_number(value: object) -> int | None:
-    """Return a count that can be meant: a whole number from 1 to `LARGEST_MAX_TOKENS`."""
+    """Return a count that can be meant: a whole number from 1 to `LARGEST_MAX_TOKENS`.
+
+    Tools write 1e30 and the like where they know no limit.
+    """
     return value if type(value) is int and 1 <= value <= LARGEST_MAX_TOKENS else None

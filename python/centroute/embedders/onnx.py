@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from centroute._fork import renewed_after_fork
 from centroute._kernel import Tokenizer
 from centroute.embedders.base import Embedder, check_texts
+from centroute.embedders.external_data import has_external_data
 from centroute.embedders.folder import DESCRIPTION_FILE, EmbedderDescription, EmbedderFolder, read_sha256
 from centroute.embedders.tokenizer import implementation, open_tokenizer
 from centroute.errors import EmbedderError
@@ -33,8 +34,10 @@ from centroute.errors import EmbedderError
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 try:
     import onnxruntime
-except ImportError as error:
+except ModuleNotFoundError as error:
     raise EmbedderError("onnxruntime is not installed: pip install onnxruntime") from error
+except (ImportError, OSError) as error:  # a shared library is missing, or of another machine
+    raise EmbedderError(f"onnxruntime is installed and cannot be loaded: {error}") from error
 
 Device = Literal["auto", "cpu", "cuda"]
 Provider = str | tuple[str, Mapping[str, Any]]
@@ -54,9 +57,6 @@ CUDA_PROVIDER: tuple[str, dict[str, Any]] = ("CUDAExecutionProvider", {"use_tf32
 _TOKEN_IDS, _MASK, _TOKEN_TYPES = "input_ids", "attention_mask", "token_type_ids"
 # The first of these is taken where a graph has several outputs.
 _OUTPUT_NAMES = ("sentence_embedding", "last_hidden_state", "token_embeddings")
-# How protobuf writes the key "location" of a tensor whose values are in another file.
-_EXTERNAL_DATA = b"\n\x08location\x12"
-_BYTES_PER_SEARCH = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,13 +342,9 @@ def _refuse_external_data(path: Path) -> None:
     """Refuse a graph with weights in another file: the fingerprint would not cover them."""
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            # Part by part, as each search keeps all other threads waiting.
-            is_external = any(
-                content.find(_EXTERNAL_DATA, start, start + _BYTES_PER_SEARCH + len(_EXTERNAL_DATA) - 1) >= 0
-                for start in range(0, len(content), _BYTES_PER_SEARCH)
-            )
-    except (OSError, ValueError):  # unreadable or empty: for the session to tell
-        return
+            is_external = has_external_data(content)
+    except (OSError, ValueError) as error:  # ValueError: empty, too, which cannot be mapped
+        raise EmbedderError(f"{path}: not a readable ONNX model: {error}") from error
     if is_external:
         raise EmbedderError(f"{path}: keeps its weights in another file; save it with all in one file")
 
@@ -449,6 +445,10 @@ def _try_graph(folder: EmbedderFolder, graph: _Graph, *, n_token_ids: int) -> tu
         raise EmbedderError(
             f"{path}: output is {rows.dtype} {list(rows.shape)} for 2 texts, expected finite [2, {dim}]"
         )
+    if folder.layout == "centroute" and not _are_unit_or_zero(rows):
+        raise EmbedderError(
+            f"{path}: its rows have not norm 1, which a graph beside {DESCRIPTION_FILE} gives them"
+        )
     difference = np.abs(_unit_rows(rows)[1] - _unit_rows(alone)[0]).max()
     return dim, bool(difference > BATCH_TOLERANCE)
 
@@ -468,8 +468,15 @@ def _pool(
 
 def _unit_rows(rows: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
     unit: NDArray[np.float32] = rows.astype(np.float32)
-    unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), np.float32(1e-12))
-    return unit
+    norms = np.linalg.norm(unit, axis=1, keepdims=True)
+    if not np.isfinite(norms).all():  # the squares of numbers beyond 1e19 are no float32
+        norms = np.linalg.norm(unit.astype(np.float64), axis=1, keepdims=True)
+    return np.asarray(unit / np.maximum(norms, 1e-12), dtype=np.float32)
+
+
+def _are_unit_or_zero(rows: NDArray[np.floating[Any]]) -> bool:
+    norms = np.linalg.norm(rows.astype(np.float64), axis=1)
+    return bool((np.isclose(norms, 1, atol=1e-3) | (norms == 0)).all())
 
 
 def _runs(lengths: NDArray[np.int64], tokens_per_run: int) -> Iterator[NDArray[np.int64]]:

@@ -388,7 +388,8 @@ def _read_model(table: _Table, name: str, upstreams: Mapping[str, UpstreamConfig
     table.check_keys("upstream", "as")
     upstream = table.text("upstream", DEFAULT_UPSTREAM)
     if upstream not in upstreams:
-        table.fail("upstream", f"there is no [upstreams.{upstream}]; there are {', '.join(upstreams)}")
+        there_are = _listing(tuple(_key(name) for name in upstreams))
+        table.fail("upstream", f"there is no [upstreams.{_key(upstream)}]; there are {there_are}")
     return ModelConfig(upstream, table.text("as", name))
 
 
@@ -451,7 +452,10 @@ def _key(name: str) -> str:
 
 
 def _show(value: object) -> str:
-    shown = repr(value)
+    try:
+        shown = repr(value)
+    except RecursionError:
+        shown = f"a {type(value).__name__} that is nested too deeply"
     return shown if len(shown) <= _SHOWN else shown[: _SHOWN - 1] + "…"
 
 

@@ -4,12 +4,13 @@ from collections.abc import Mapping
 
 from centroute._kernel import Policy
 from centroute.errors import PolicyError
-from centroute.policy import parse_policy
+from centroute.policy import make_policy, parse_policy
 
-_OBJECTIVES = ("alpha", "willingness_to_pay", "max_mean_cost", "min_quality")
-_NUMBERS = (*_OBJECTIVES, "max_cost")
+_PAIR = ("strong", "weak")
+_OBJECTIVES = ("alpha", "willingness_to_pay", "max_mean_cost", "min_quality", *_PAIR, "strong_share")
 _NAMES = ("allow", "deny", "require")
-_FIELDS = (*_NUMBERS, *_NAMES, "fallback")
+_TEXTS = (*_PAIR, "fallback")
+_FIELDS = (*_OBJECTIVES, "max_cost", *_NAMES, "fallback")
 _REMEMBERED = 1024
 _LONGEST = 4096
 _SHOWN = 80
@@ -42,11 +43,11 @@ def policy_from_fields(values: Mapping[str, object]) -> Policy:
             raise PolicyError(f"policy {name}: is given twice")
         if value is not None:
             known[name] = _checked(name, value)
-    return Policy(**known)  # type: ignore[arg-type]
+    return make_policy(known)
 
 
 def _checked(name: str, value: object) -> object:
-    if name in _NUMBERS:
+    if name not in _NAMES and name not in _TEXTS:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise PolicyError(f"policy {name}: got {_show(value)}, wanted a number")
         try:
@@ -109,5 +110,8 @@ class PolicyBook:
 
 
 def _show(value: object) -> str:
-    shown = repr(value)
+    try:
+        shown = repr(value)
+    except RecursionError:
+        shown = f"a {type(value).__name__} that is nested too deeply"
     return shown if len(shown) <= _SHOWN else shown[: _SHOWN - 1] + "…"

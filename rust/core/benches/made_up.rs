@@ -56,6 +56,7 @@ pub fn router(n_clusters: usize, isa: Isa, precision: Precision) -> Result<Route
         count: vec![1.0; n_clusters * N_MODELS],
         quality_se: None,
         frontier: Vec::new(),
+        pairs: None,
     };
     Router::new(artifact, Some(precision), isa)
 }

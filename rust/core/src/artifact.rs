@@ -3,8 +3,9 @@
 //! A safetensors file. Tensors: `centroids [n_clusters, dim]` (unit rows; f32, f16, or i8 with
 //! `centroid_scale [n_clusters]` in f32) and, all f32, `quality`, `cost`, `count` and, optional, `quality_se`
 //! `[n_clusters, n_models]`, `prior_quality` and `prior_cost` `[n_models]`, `frontier [n_points, 3]`
-//! (willingness to pay, quality, mean cost; ascending). A model whose cost is unknown has NaN in its whole
-//! cost column and prior; no other value may be NaN. Metadata key `centroute` holds the JSON of [`Metadata`].
+//! (willingness to pay, quality, mean cost; ascending), and, optional, `pairs [n_pairs, n_points, 6]` (see
+//! [`crate::pairs`]). A model whose cost is unknown has NaN in its whole cost column and prior; no other value, but for
+//! those of `pairs`, may be NaN. Metadata key `centroute` holds the JSON of [`Metadata`].
 
 use std::collections::{BTreeSet, HashSet};
 use std::fmt::Write as _;
@@ -16,6 +17,7 @@ use sha2::{Digest, Sha256};
 
 use crate::centroids::Precision;
 use crate::error::Error;
+use crate::pairs::Pairs;
 use crate::policy::PolicySpec;
 use crate::simd::serial;
 
@@ -151,6 +153,8 @@ pub struct Artifact {
     pub quality_se: Option<Vec<f32>>,
     /// Rows of willingness to pay, quality and mean cost, ascending.
     pub frontier: Vec<[f32; 3]>,
+    /// Thresholds between any two models, where the file has them.
+    pub pairs: Option<Pairs>,
 }
 
 impl Artifact {
@@ -186,6 +190,7 @@ impl Artifact {
                 cells: read_f32(&tensors, "cost", &cells)?,
                 prior: read_f32(&tensors, "prior_cost", &cells[1..])?,
             },
+            pairs: Pairs::read(&tensors, n_models)?,
             count: read_f32(&tensors, "count", &cells)?,
             quality_se: match tensors.tensor("quality_se") {
                 Ok(_) => Some(read_f32(&tensors, "quality_se", &cells)?),
@@ -359,6 +364,9 @@ fn check_metadata(metadata: &Metadata) -> Result<(), Error> {
     }
     if let Some(policy) = &metadata.default_policy {
         policy.check().or_else(|error| refuse(format!("default_policy: {error}")))?;
+        if policy.n_models.is_some() {
+            return refuse("default_policy: n_models is for a request to say".into());
+        }
     }
     Ok(())
 }
@@ -408,7 +416,11 @@ fn read_centroids(tensors: &SafeTensors<'_>, dim: usize) -> Result<(Vec<f32>, Pr
 }
 
 /// A tensor's values, after its dtype and shape were checked; `None` in `wanted` is any length.
-fn read_f32(tensors: &SafeTensors<'_>, name: &'static str, wanted: &[Option<usize>]) -> Result<Vec<f32>, Error> {
+pub(crate) fn read_f32(
+    tensors: &SafeTensors<'_>,
+    name: &'static str,
+    wanted: &[Option<usize>],
+) -> Result<Vec<f32>, Error> {
     let tensor = tensors.tensor(name).map_err(|_| Error::MissingTensor(name))?;
     check_layout(&tensor, name, Dtype::F32, wanted)?;
     Ok(tensor.data().as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect())
@@ -435,7 +447,7 @@ fn check_layout(
     })
 }
 
-fn value_error(name: &'static str, place: usize, width: usize, value: f32, wanted: &'static str) -> Error {
+pub(crate) fn value_error(name: &'static str, place: usize, width: usize, value: f32, wanted: &'static str) -> Error {
     Error::TensorValue { name, position: format!("[{}, {}]", place / width, place % width), value, wanted }
 }
 

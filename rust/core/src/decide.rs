@@ -62,6 +62,10 @@ pub fn utilities(objective: Objective, quality: &[f32], cost: &[f32], normalized
                 *into = amount * quality - cost;
             }
         }
+        Objective::StrongShare { strong, threshold } => {
+            into.copy_from_slice(quality);
+            into[strong as usize] -= threshold;
+        }
         Objective::MinQuality(wanted) => {
             for (into, (quality, cost)) in into.iter_mut().zip(quality.iter().zip(cost)) {
                 *into = if meets(*quality, wanted) { -cost } else { quality - wanted };

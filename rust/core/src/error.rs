@@ -9,6 +9,8 @@ pub enum ErrorKind {
     Data,
     /// What the request asked for.
     Policy,
+    /// What this process was told to run with.
+    Environment,
 }
 
 /// Everything that can go wrong in the kernel.
@@ -131,12 +133,23 @@ pub enum Error {
         /// Why it cannot be met.
         why: String,
     },
+    /// A strong and a weak model between which nothing can be weighed.
+    #[error("policy strong, weak, strong_share: {0}")]
+    StrongWeak(String),
     /// A requirement on the context length holds no number.
     #[error("policy require: {0:?}, wanted context>=N with a whole number N")]
     Requirement(String),
     /// The limits left no model.
     #[error("no model is left: {0}")]
     NoCandidate(String),
+    /// An instruction set was asked for that this machine lacks or nobody knows.
+    #[error("CENTROUTE_SIMD={wanted}: this machine has {available}")]
+    InstructionSet {
+        /// The name asked for.
+        wanted: String,
+        /// Names of those that are there.
+        available: String,
+    },
 }
 
 impl Error {
@@ -159,8 +172,10 @@ impl Error {
             | Self::UnknownModel { .. }
             | Self::CostUnknown { .. }
             | Self::Budget { .. }
+            | Self::StrongWeak(_)
             | Self::Requirement(_)
             | Self::NoCandidate(_) => ErrorKind::Policy,
+            Self::InstructionSet { .. } => ErrorKind::Environment,
         }
     }
 }

@@ -18,6 +18,7 @@ pub mod batch;
 pub mod centroids;
 pub mod decide;
 pub mod error;
+pub mod pairs;
 pub mod policy;
 pub mod router;
 pub mod simd;

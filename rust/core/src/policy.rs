@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::artifact::Artifact;
 use crate::error::Error;
+use crate::pairs::threshold_for_share;
 
 /// What to maximise.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -21,6 +22,14 @@ pub enum Objective {
     WillingnessToPay(f32),
     /// The cheapest model predicted at this quality or more, else the best one.
     MinQuality(f32),
+    /// The strong model where its predicted quality leads by more than a threshold, else the weak one; no other is a
+    /// candidate.
+    StrongShare {
+        /// Id of the strong model.
+        strong: u32,
+        /// Lead that it needs.
+        threshold: f32,
+    },
 }
 
 /// A policy as a request states it: names and numbers, not yet bound to a pool.
@@ -39,6 +48,15 @@ pub struct PolicySpec {
     /// Predicted quality that is good enough.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_quality: Option<f64>,
+    /// The better and dearer of two models, of which one is asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub strong: Option<String>,
+    /// The other.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weak: Option<String>,
+    /// Share of the queries that the strong one is to answer, met through the thresholds stored in the artifact.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub strong_share: Option<f64>,
     /// Models predicted to cost more than this, in USD a query, are excluded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_cost: Option<f64>,
@@ -54,6 +72,9 @@ pub struct PolicySpec {
     /// Taken when the query is out of distribution or no candidate is left.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fallback: Option<String>,
+    /// Most models of an ensemble, 2 or more; the kernel names one model, and refuses a policy with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub n_models: Option<i64>,
 }
 
 /// A policy bound to the pool of one router.
@@ -77,6 +98,7 @@ impl PolicySpec {
             ("willingness_to_pay", self.willingness_to_pay.is_some()),
             ("max_mean_cost", self.max_mean_cost.is_some()),
             ("min_quality", self.min_quality.is_some()),
+            ("strong_share", self.has_pair()),
         ];
         let mut given = objectives.iter().filter(|(_, set)| *set).map(|(name, _)| *name);
         if let (Some(first), Some(second)) = (given.next(), given.next()) {
@@ -84,7 +106,7 @@ impl PolicySpec {
         }
         let unit = |value: f64| (0.0..=1.0).contains(&value);
         let amount = |value: f64| value >= 0.0 && value <= f64::from(f32::MAX);
-        let checks: [(&'static str, Option<f64>, bool, &'static str); 5] = [
+        let checks: [(&'static str, Option<f64>, bool, &'static str); 6] = [
             ("alpha", self.alpha, self.alpha.is_none_or(unit), "0 to 1"),
             (
                 "willingness_to_pay",
@@ -99,6 +121,7 @@ impl PolicySpec {
                 "a finite amount of USD, 0 or more",
             ),
             ("min_quality", self.min_quality, self.min_quality.is_none_or(unit), "0 to 1"),
+            ("strong_share", self.strong_share, self.strong_share.is_none_or(unit), "0 to 1"),
             ("max_cost", self.max_cost, self.max_cost.is_none_or(amount), "a finite amount of USD, 0 or more"),
         ];
         for (field, value, holds, wanted) in checks {
@@ -106,7 +129,17 @@ impl PolicySpec {
                 return Err(Error::PolicyValue { field, value, wanted });
             }
         }
-        Ok(())
+        if self.has_pair() && (self.strong.is_none() || self.weak.is_none() || self.strong_share.is_none()) {
+            return Err(Error::StrongWeak("all three belong together".into()));
+        }
+        match self.n_models {
+            Some(n_models) if n_models < 2 => Err(Error::PolicyValue {
+                field: "n_models",
+                value: n_models as f64,
+                wanted: "2 or more, since one model holds no vote",
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// True when the request names its own objective.
@@ -116,6 +149,12 @@ impl PolicySpec {
             || self.willingness_to_pay.is_some()
             || self.max_mean_cost.is_some()
             || self.min_quality.is_some()
+            || self.has_pair()
+    }
+
+    /// True when the request says something of a strong and a weak model.
+    fn has_pair(&self) -> bool {
+        self.strong.is_some() || self.weak.is_some() || self.strong_share.is_some()
     }
 
     /// This request over the defaults of the artifact: each part that it leaves open is taken from there.
@@ -127,6 +166,9 @@ impl PolicySpec {
             merged.willingness_to_pay = default.willingness_to_pay;
             merged.max_mean_cost = default.max_mean_cost;
             merged.min_quality = default.min_quality;
+            merged.strong.clone_from(&default.strong);
+            merged.weak.clone_from(&default.weak);
+            merged.strong_share = default.strong_share;
         }
         merged.max_cost = merged.max_cost.or(default.max_cost);
         merged.allow = merged.allow.or_else(|| default.allow.clone());
@@ -146,8 +188,27 @@ impl PolicySpec {
 
     fn bind(&self, artifact: &Artifact) -> Result<Policy, Error> {
         self.check()?;
-        let allowed = self.candidates(artifact)?;
-        let objective = if let Some(alpha) = self.alpha {
+        if let Some(n_models) = self.n_models {
+            return Err(Error::PolicyValue {
+                field: "n_models",
+                value: n_models as f64,
+                wanted: "none: here one model is decided on; an ensemble is what Router.route_ensemble decides on",
+            });
+        }
+        let mut allowed = self.candidates(artifact)?;
+        let objective = if let (Some(strong), Some(weak), Some(share)) = (&self.strong, &self.weak, self.strong_share) {
+            let (strong, weak) = (artifact.model_id("strong", strong)?, artifact.model_id("weak", weak)?);
+            let threshold = threshold_for_share(artifact, strong, weak, share)?;
+            for (field, model) in [("strong", strong), ("weak", weak)] {
+                if !allowed[model] {
+                    let name = artifact.model_name(model);
+                    return Err(Error::StrongWeak(format!("{field} {name} is excluded by allow, deny or require")));
+                }
+            }
+            allowed.fill(false);
+            (allowed[strong], allowed[weak]) = (true, true);
+            Objective::StrongShare { strong: strong as u32, threshold }
+        } else if let Some(alpha) = self.alpha {
             Objective::Alpha(alpha as f32)
         } else if let Some(amount) = self.willingness_to_pay {
             Objective::WillingnessToPay(amount as f32)
@@ -159,7 +220,7 @@ impl PolicySpec {
             Objective::Quality
         };
         let needs_cost = match objective {
-            Objective::Quality => None,
+            Objective::Quality | Objective::StrongShare { .. } => None,
             Objective::Alpha(alpha) => (alpha < 1.0).then_some("alpha"),
             Objective::WillingnessToPay(_) if self.max_mean_cost.is_some() => Some("max_mean_cost"),
             Objective::WillingnessToPay(_) => Some("willingness_to_pay"),
@@ -281,5 +342,7 @@ mod tests {
         assert!(spec.check().expect_err("NaN").to_string().contains("max_cost"));
         let spec = PolicySpec { alpha: Some(0.5), min_quality: Some(0.5), ..PolicySpec::default() };
         assert!(spec.check().expect_err("two").to_string().contains("exclude each other"));
+        let spec = PolicySpec { n_models: Some(1), ..PolicySpec::default() };
+        assert!(spec.check().expect_err("no vote").to_string().contains("n_models=1"));
     }
 }

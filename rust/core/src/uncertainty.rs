@@ -40,7 +40,7 @@ impl Router {
         for &(cluster, weight) in clusters {
             let row = cluster as usize * n_models..(cluster as usize + 1) * n_models;
             let scale = match objective {
-                Objective::Quality => 1.0,
+                Objective::Quality | Objective::StrongShare { .. } => 1.0,
                 Objective::WillingnessToPay(amount) => amount,
                 Objective::Alpha(alpha) => alpha / spread(&self.artifact().quality.cells[row.clone()]),
                 Objective::MinQuality(_) => return None,

@@ -145,8 +145,8 @@ enum CentrouteStatus centroute_route(const struct CentrouteRouter *router,
 //
 // # Safety
 //
-// As `centroute_route`; `buffer` points to `capacity` bytes that may be written, or `capacity` is 0; `length` points to
-// a place for a number.
+// As `centroute_route`; `buffer` points to `capacity` bytes that may be written, none of them of `query`, or `capacity`
+// is 0; `length` points to a place for a number.
 enum CentrouteStatus centroute_route_json(const struct CentrouteRouter *router,
                                           const char *query,
                                           size_t query_length,

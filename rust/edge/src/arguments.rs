@@ -39,6 +39,8 @@ Policy flags:
   --willingness-to-pay W    USD that one right answer is worth
   --max-mean-cost B         mean cost a query to stay within, in USD
   --min-quality Q           take the cheapest model predicted at this quality or more
+  --strong MODEL            with --weak MODEL and --strong-share S: of the two the strong one where it
+                            gains most, for this share of the queries, from 0 to 1
   --max-cost C              exclude models predicted dearer than this, in USD
   --allow MODEL             only these models; repeat it, or use commas
   --deny MODEL              none of these models; repeat it, or use commas
@@ -156,8 +158,19 @@ const ROUTE: &[&str] = &["jsonl"];
 const INSPECT: &[&str] = &["json"];
 const BENCH: &[&str] = &["jsonl", "json", "seconds"];
 const SERVE: &[&str] = &["unix", "tcp", "max-connections", "line-seconds", "idle-seconds", "stop-with-stdin"];
-const POLICY: &[&str] =
-    &["alpha", "willingness-to-pay", "max-mean-cost", "min-quality", "max-cost", "allow", "deny", "require"];
+const POLICY: &[&str] = &[
+    "alpha",
+    "willingness-to-pay",
+    "max-mean-cost",
+    "min-quality",
+    "strong",
+    "weak",
+    "strong-share",
+    "max-cost",
+    "allow",
+    "deny",
+    "require",
+];
 
 /// Reads the arguments of this process.
 pub fn parse() -> Result<Command, Stop> {
@@ -257,6 +270,9 @@ fn read_flags(parser: &mut Parser, own: &[&str], takes_policy: bool) -> Result<G
             "willingness-to-pay" => policy.spec.willingness_to_pay = Some(parser.value()?.parse()?),
             "max-mean-cost" => policy.spec.max_mean_cost = Some(parser.value()?.parse()?),
             "min-quality" => policy.spec.min_quality = Some(parser.value()?.parse()?),
+            "strong" => policy.spec.strong = Some(parser.value()?.string()?),
+            "weak" => policy.spec.weak = Some(parser.value()?.string()?),
+            "strong-share" => policy.spec.strong_share = Some(parser.value()?.parse()?),
             _ => policy.spec.max_cost = Some(parser.value()?.parse()?),
         }
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 
-use crate::error::Error;
+use crate::error::{Error, one_line};
 use crate::manifest::{DESCRIPTION, FILES, MANIFEST, MAX_BYTES, MODEL, Manifest, ROUTER, TOKENIZER};
 use crate::tar;
 
@@ -38,7 +38,7 @@ impl Bundle {
     /// [`Self::open`], with something made of the bundle while its digests are computed on another thread. What was made
     /// of files that turn out to be others is dropped.
     pub fn open_with<T>(path: &Path, make: impl FnOnce(&Self) -> Result<T, Error>) -> Result<(Self, T), Error> {
-        let about = |error: Error| Error { message: format!("{}: {error}", path.display()), ..error };
+        let about = |error: Error| Error { message: one_line(format!("{}: {error}", path.display())), ..error };
         let bundle = Self::read(path)?;
         let (checked, made) = std::thread::scope(|scope| {
             let thread = std::thread::Builder::new().spawn_scoped(scope, || bundle.check());

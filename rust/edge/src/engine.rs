@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use centroute_core::decide::Candidates;
 use centroute_core::{Artifact, Choice, Isa, Policy, PolicySpec, Router, Scratch};
-use centroute_embed::{StaticEmbedder, surface};
+use centroute_embed::embedder;
 
 use crate::bundle::Bundle;
-use crate::embedder;
+use crate::embedder::Embedder;
 use crate::error::Error;
 use crate::manifest::Manifest;
 
@@ -23,7 +23,7 @@ static NEXT_NUMBER: AtomicU64 = AtomicU64::new(0);
 #[derive(Debug)]
 pub struct Engine {
     router: Router,
-    embedder: StaticEmbedder,
+    embedder: Embedder,
     default_policy: Policy,
     manifest: Manifest,
     number: u64,
@@ -33,8 +33,7 @@ pub struct Engine {
 #[derive(Debug, Default)]
 pub struct Buffers {
     route: Scratch,
-    embed: centroute_embed::Scratch,
-    surface: surface::Scratch,
+    embed: embedder::Scratch,
     row: Vec<f32>,
     clusters: Vec<(u32, f32)>,
 }
@@ -65,10 +64,10 @@ pub struct Stages {
 impl Engine {
     /// Opens and checks a bundle, a folder or a tar file.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let isa = isa()?;
+        let isa = Isa::from_environment()?;
         let (bundle, (router, embedder)) = Bundle::open_with(path, |bundle| {
             let artifact = Artifact::from_bytes(&bundle.router)?;
-            let embedder = embedder::open(bundle, &artifact.metadata.embedder, isa)?;
+            let embedder = Embedder::open(bundle, &artifact.metadata.embedder, isa)?;
             Ok((Router::new(artifact, None, isa)?, embedder))
         })?;
         let default_policy = router.compile(&PolicySpec::default())?;
@@ -113,7 +112,7 @@ impl Engine {
         policy: &'a Policy,
         buffers: &'a mut Buffers,
     ) -> Result<Decision<'a>, Error> {
-        self.embedder.tokenize(text, &mut buffers.embed);
+        self.embedder.tokenize(text, &mut buffers.embed.tokens);
         self.embed_tokens(text, buffers)?;
         self.decide_row(policy, buffers)
     }
@@ -121,7 +120,7 @@ impl Engine {
     /// Decides one text with a clock reading between the stages.
     pub fn time_stages(&self, text: &str, policy: &Policy, buffers: &mut Buffers) -> Result<Stages, Error> {
         let started = Instant::now();
-        self.embedder.tokenize(text, &mut buffers.embed);
+        self.embedder.tokenize(text, &mut buffers.embed.tokens);
         let tokenized = Instant::now();
         self.embed_tokens(text, buffers)?;
         let embedded = Instant::now();
@@ -132,15 +131,10 @@ impl Engine {
 
     /// Fills the row with the embedding of the text tokenized last, and its surface features where there are any.
     fn embed_tokens(&self, text: &str, buffers: &mut Buffers) -> Result<(), Error> {
-        let Buffers { embed, surface, row, .. } = buffers;
+        let Buffers { embed, row, .. } = buffers;
         row.resize(self.router.centroids().dim(), 0.0);
-        if !self.embedder.embed_tokens(embed, &mut row[..self.embedder.dim()]) {
-            return Err(unroutable(text));
-        }
-        if let Some(features) = &self.router.artifact().metadata.embedder.surface_features {
-            surface::append(text, features, surface, row);
-        }
-        Ok(())
+        let surface = self.router.artifact().metadata.embedder.surface_features.as_ref();
+        if self.embedder.embed_tokens(text, surface, embed, row)? { Ok(()) } else { Err(unroutable(text)) }
     }
 
     fn decide_row<'a>(&'a self, policy: &'a Policy, buffers: &'a mut Buffers) -> Result<Decision<'a>, Error> {
@@ -198,16 +192,4 @@ fn unroutable(text: &str) -> Error {
     let holds = if text.trim().is_empty() { "only spaces or nothing" } else { "nothing that the embedder knows" };
     let start: String = text.chars().take(SHOWN_CHARACTERS).collect();
     Error::data(format!("holds {holds}: {start:?}"))
-}
-
-/// The widest instruction set of this machine, or what `CENTROUTE_SIMD` names.
-fn isa() -> Result<Isa, Error> {
-    let Some(wanted) = std::env::var_os("CENTROUTE_SIMD").filter(|name| !name.is_empty()) else {
-        return Ok(Isa::detect());
-    };
-    let available: Vec<&str> = Isa::ALL.into_iter().filter(|isa| isa.is_available()).map(Isa::name).collect();
-    let found = Isa::ALL.into_iter().find(|isa| wanted == isa.name() && isa.is_available());
-    found.ok_or_else(|| {
-        Error::bundle(format!("CENTROUTE_SIMD={}: this machine has {}", wanted.display(), available.join(", ")))
-    })
 }

@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::ffi::{CStr, c_char};
+use std::mem::MaybeUninit;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
@@ -12,7 +13,7 @@ use centroute_core::Policy;
 
 use crate::decision_json;
 use crate::engine::{Buffers, Decision, Engine};
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, one_line};
 use crate::request::policy_from_json;
 
 /// Bytes of an error's message, its zero byte included.
@@ -114,11 +115,10 @@ pub unsafe extern "C" fn centroute_router_load(
     router: *mut *mut CentrouteRouter,
     error: *mut CentrouteError,
 ) -> CentrouteStatus {
-    // SAFETY: the caller's promise about `router`; a null pointer is turned into `None`.
-    let into = unsafe { router.as_mut() };
+    // SAFETY: the caller's promise about `router`.
+    let into = unsafe { place(router) };
     guarded(error, || {
-        let into = into.ok_or_else(|| null("router"))?;
-        *into = std::ptr::null_mut();
+        let into = into.ok_or_else(|| null("router"))?.write(std::ptr::null_mut());
         // SAFETY: the caller's promise about `path`.
         let path = unsafe { text("path", path, path_length) }?;
         let engine = Engine::open(Path::new(path))?;
@@ -166,11 +166,11 @@ pub unsafe extern "C" fn centroute_model_name(
     length: *mut usize,
 ) -> *const c_char {
     // SAFETY: the caller's promise.
-    let (router, length) = unsafe { (router.as_ref(), length.as_mut()) };
+    let (router, length) = unsafe { (router.as_ref(), place(length)) };
     let models = router.map_or(&[][..], |router| &router.0.router().artifact().metadata.models);
     let name = models.get(model_id as usize).map(|model| model.name.as_str());
     if let Some(length) = length {
-        *length = name.map_or(0, str::len);
+        length.write(name.map_or(0, str::len));
     }
     name.map_or(std::ptr::null(), |name| name.as_ptr().cast())
 }
@@ -192,16 +192,15 @@ pub unsafe extern "C" fn centroute_policy_parse(
     error: *mut CentrouteError,
 ) -> CentrouteStatus {
     // SAFETY: the caller's promise.
-    let (router, into) = unsafe { (router.as_ref(), policy.as_mut()) };
+    let (router, into) = unsafe { (router.as_ref(), place(policy)) };
     guarded(error, || {
-        let into = into.ok_or_else(|| null("policy"))?;
-        *into = std::ptr::null_mut();
+        let into = into.ok_or_else(|| null("policy"))?.write(std::ptr::null_mut());
         let engine = &router.ok_or_else(|| null("router"))?.0;
         // SAFETY: the caller's promise about `json`.
         let json = unsafe { text("json", json, json_length) }?;
         let spec = policy_from_json(json).map_err(|error| Fault {
             status: CentrouteBadPolicy,
-            message: format!("policy: cannot be read as JSON ({error})"),
+            message: one_line(format!("policy: cannot be read as JSON ({error})")),
         })?;
         let policy = engine.compile(&spec)?;
         *into = Box::into_raw(Box::new(CentroutePolicy { policy, number: engine.number() }));
@@ -238,13 +237,13 @@ pub unsafe extern "C" fn centroute_route(
     error: *mut CentrouteError,
 ) -> CentrouteStatus {
     // SAFETY: the caller's promise.
-    let (router, policy, into) = unsafe { (router.as_ref(), policy.as_ref(), decision.as_mut()) };
+    let (router, policy, into) = unsafe { (router.as_ref(), policy.as_ref(), place(decision)) };
     guarded(error, || {
         let into = into.ok_or_else(|| null("decision"))?;
         // SAFETY: the caller's promise about `query`.
         let query = unsafe { text("query", query, query_length) }?;
         decide(router, query, policy, |decision, _| {
-            *into = flat(decision);
+            into.write(flat(decision));
             Ok(())
         })
     })
@@ -256,8 +255,8 @@ pub unsafe extern "C" fn centroute_route(
 ///
 /// # Safety
 ///
-/// As `centroute_route`; `buffer` points to `capacity` bytes that may be written, or `capacity` is 0; `length` points to
-/// a place for a number.
+/// As `centroute_route`; `buffer` points to `capacity` bytes that may be written, none of them of `query`, or `capacity`
+/// is 0; `length` points to a place for a number.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn centroute_route_json(
     router: *const CentrouteRouter,
@@ -270,10 +269,9 @@ pub unsafe extern "C" fn centroute_route_json(
     error: *mut CentrouteError,
 ) -> CentrouteStatus {
     // SAFETY: the caller's promise.
-    let (router, policy, length) = unsafe { (router.as_ref(), policy.as_ref(), length.as_mut()) };
+    let (router, policy, length) = unsafe { (router.as_ref(), policy.as_ref(), place(length)) };
     guarded(error, || {
-        let length = length.ok_or_else(|| null("length"))?;
-        *length = 0;
+        let length = length.ok_or_else(|| null("length"))?.write(0);
         // SAFETY: the caller's promise about `query`.
         let query = unsafe { text("query", query, query_length) }?;
         decide(router, query, policy, |decision, json| {
@@ -284,7 +282,7 @@ pub unsafe extern "C" fn centroute_route_json(
                 let message = format!("buffer: {capacity} bytes, the decision has {}", json.len());
                 return Err(Fault { status: CentrouteSmallBuffer, message });
             }
-            // SAFETY: the caller's promise about `buffer`, which has room for all of it, and is none of ours.
+            // SAFETY: the caller's promise about `buffer`: it has room for all of it, and is neither ours nor the query.
             unsafe { std::ptr::copy_nonoverlapping(json.as_ptr().cast(), buffer, json.len()) };
             Ok(())
         })
@@ -310,6 +308,16 @@ impl From<Error> for Fault {
 
 fn null(name: &str) -> Fault {
     Fault { status: CentrouteBadArgument, message: format!("{name}: is NULL") }
+}
+
+/// Where the caller wants an answer. There need not be a value yet, so that none is referred to.
+///
+/// # Safety
+///
+/// `pointer` is NULL or points to a place for a `T` that nobody else uses for `'a`.
+unsafe fn place<'a, T>(pointer: *mut T) -> Option<&'a mut MaybeUninit<T>> {
+    // SAFETY: the caller's promise; any bytes are a `MaybeUninit`.
+    unsafe { pointer.cast::<MaybeUninit<T>>().as_mut() }
 }
 
 /// A text that the caller handed over.

@@ -4,7 +4,7 @@
 //! 2. [`engine`]: router and [`embedder`] put together; texts in, decisions out,
 //! 3. [`request`] and [`decision_json`]: lines of text or JSON in, lines of JSON out.
 //!
-//! [`ffi`] is the C library. All that decides is in `centroute-core` and `centroute-embed`, which the Python package
+//! With the feature `onnxruntime`, [`onnx`] runs the graphs of embedders that are no tables. [`ffi`] is the C library. All that decides is in `centroute-core` and `centroute-embed`, which the Python package
 //! runs too.
 
 pub mod bundle;
@@ -14,6 +14,8 @@ pub mod engine;
 pub mod error;
 pub mod ffi;
 pub mod manifest;
+#[cfg_attr(not(feature = "onnxruntime"), path = "without_onnx.rs")]
+pub mod onnx;
 pub mod request;
 pub mod tar;
 

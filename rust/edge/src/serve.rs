@@ -6,6 +6,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -54,7 +55,8 @@ pub fn run(options: &ServeOptions) -> Result<bool, Fault> {
             server.open().insert(number, Arc::clone(&connection));
             let server = &server;
             let spawned = std::thread::Builder::new().spawn_scoped(scope, move || {
-                server.serve(&connection);
+                // A fault of ours ends this connection and no other; it was told on standard error.
+                let _ = catch_unwind(AssertUnwindSafe(|| server.serve(&connection)));
                 server.open().remove(&number);
             });
             if let Err(error) = spawned {

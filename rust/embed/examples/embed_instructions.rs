@@ -7,9 +7,9 @@ use std::hint::black_box;
 use std::path::Path;
 
 use centroute_core::Isa;
-use centroute_embed::embedder::Settings;
+use centroute_embed::prefixed::Settings;
 use centroute_embed::tokenizer::Options;
-use centroute_embed::{Scratch, StaticEmbedder, Tokenizer, onnx, surface};
+use centroute_embed::{PrefixedTokenizer, Scratch, StaticEmbedder, Tokenizer, onnx, surface};
 
 const TEXTS: [&str; 4] = [
     "What is the capital of France?",
@@ -24,17 +24,18 @@ fn run(isa: Isa, work: &str, times: usize) -> Result<(), Box<dyn Error>> {
     let options = Options { max_tokens: 256, add_special_tokens: true };
     let tokenizer = Tokenizer::from_json(&std::fs::read(folder.join("tokenizer.json"))?, options)?;
     let table = onnx::read_table(std::fs::read(folder.join("model.onnx"))?.into())?.ok_or("no static graph")?;
-    let embedder = StaticEmbedder::new(tokenizer, table, Settings::default(), isa)?;
+    let embedder = StaticEmbedder::new(PrefixedTokenizer::new(tokenizer, Settings::default()), table, isa)?;
     let (mut scratch, mut row) = (Scratch::default(), vec![0.0; embedder.dim()]);
     let mut surface_scratch = surface::Scratch::default();
     for _ in 0..times {
         for text in TEXTS {
             match work {
                 "tokenize" => {
-                    black_box(embedder.tokenize(black_box(text), &mut scratch));
+                    embedder.tokenizer().tokenize(black_box(text), &mut scratch.tokens);
+                    black_box(scratch.tokens.token_ids());
                 }
                 "embed" => {
-                    black_box(embedder.embed(black_box(text), &mut scratch, &mut row));
+                    black_box(embedder.embed(black_box(text), None, &mut scratch, &mut row));
                 }
                 "surface" => {
                     black_box(surface::features(black_box(text), &mut surface_scratch));

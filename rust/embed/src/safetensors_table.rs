@@ -26,6 +26,10 @@ pub fn read_table(file: &[u8], names: Names<'_>) -> Result<Table, Error> {
     let &[n_rows, dim] = rows.shape() else {
         return Err(Error::Table(format!("{} has shape {:?}, wanted [n_rows, dim]", names.rows, rows.shape())));
     };
+    // Rows of no values take no bytes, however many of them a file claims.
+    if dim == 0 {
+        return Err(Error::Table(format!("{} has shape [{n_rows}, 0], wanted rows that hold something", names.rows)));
+    }
     let rows = numbers(names.rows, &rows)?;
     let row_ids = names.mapping.map(|name| row_ids(name, &tensor(name)?)).transpose()?;
     let weights = match names.weights {
@@ -54,4 +58,17 @@ fn row_ids(name: &str, tensor: &TensorView<'_>) -> Result<Vec<u32>, Error> {
         other => return Err(Error::Table(format!("{name} is {other:?}, wanted I64 or I32"))),
     };
     ids.ok_or_else(|| Error::Table(format!("{name} holds a row that cannot be")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_without_values_take_no_memory_for_their_number() {
+        let header = format!(r#"{{"rows":{{"dtype":"F32","shape":[{},0],"data_offsets":[0,0]}}}}"#, 1u64 << 50);
+        let file = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat();
+        let error = read_table(&file, Names { rows: "rows", weights: None, mapping: None }).expect_err("no table");
+        assert!(error.to_string().contains("rows has shape"), "{error}");
+    }
 }

@@ -42,7 +42,8 @@ impl Table {
             Rows::I8(bytes) => bytes.len(),
             Rows::F32(values) => values.len(),
         };
-        if dim == 0 || n_values % dim != 0 {
+        // Without values nothing would bound what a file says that a row has.
+        if dim == 0 || n_values == 0 || n_values % dim != 0 {
             return Err(Error::Table(format!("{n_values} values are no rows of {dim}")));
         }
         let n_rows = n_values / dim;
@@ -103,9 +104,35 @@ impl Table {
             Rows::F32(values) => (kernels.blend)(values, ids, weights, into),
         }
         let norm = (kernels.dot_f32)(into, into).sqrt();
-        let factor = if norm > NORM_FLOOR && norm.is_finite() { norm.recip() } else { 0.0 };
+        // Values that are no numbers any more are not made zero by a factor.
+        if !(norm > NORM_FLOOR && norm.is_finite()) {
+            into.fill(0.0);
+            return;
+        }
+        let factor = norm.recip();
         for value in into {
             *value *= factor;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sum_that_overflows_is_nothing_and_not_nan() {
+        let rows = Rows::F32(vec![f32::MAX, f32::MAX, f32::MAX, -f32::MAX]);
+        let table = Table::new(rows, 2, vec![1.0, 1.0], None).expect("sound");
+        for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
+            let mut row = [f32::NAN; 2];
+            table.embed(&[0, 0, 1, 1, 1], isa, &mut Scratch::default(), &mut row);
+            assert_eq!(row, [0.0; 2], "{isa:?}");
+        }
+    }
+
+    #[test]
+    fn a_table_without_rows_is_refused() {
+        assert!(Table::new(Rows::F32(Vec::new()), 1 << 60, Vec::new(), None).is_err());
     }
 }

@@ -221,3 +221,23 @@ fn broken_files_are_refused_in_one_line() {
         assert!(message.starts_with("not a tokenizer: ") && !message.contains('\n'), "{message}");
     }
 }
+
+#[test]
+fn a_file_on_which_the_crate_panics_is_refused() {
+    let json = br#"{"version":"1.0","added_tokens":[],"normalizer":null,"pre_tokenizer":null,"decoder":null,
+        "post_processor":{"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"x","type_id":0}},
+        {"Sequence":{"id":"A","type_id":0}}],"pair":[],"special_tokens":{}},
+        "model":{"type":"WordLevel","vocab":{"a":0},"unk_token":"a"}}"#;
+    let error = Tokenizer::from_json(json, Options { max_tokens: 3, add_special_tokens: true }).unwrap_err();
+    assert_eq!(error.to_string(), "not a tokenizer: the tokenizers crate fails on it");
+}
+
+#[test]
+fn words_of_no_characters_are_left_to_the_crate() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/static-256/tokenizer.json");
+    let mut file: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    file["model"]["max_input_chars_per_word"] = 0.into();
+    let json = serde_json::to_vec(&file).unwrap();
+    let tokenizer = Tokenizer::from_json(&json, Options { max_tokens: 8, add_special_tokens: true }).unwrap();
+    assert_eq!(tokenizer.fallback_reason(), Some("max_input_chars_per_word 0"));
+}

@@ -143,6 +143,17 @@ impl Decision {
         PyTuple::new(py, self.ranked().iter().map(|&model| self.shared.names[model as usize].bind(py)))
     }
 
+    /// What every candidate is predicted to score and cost, best first: model id, quality, cost in USD or `None`.
+    #[getter]
+    fn predictions<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        let n_models = self.shared.names.len();
+        let prediction = |model: u32| {
+            let place = model as usize;
+            (model, self.candidates[place], known(self.candidates[n_models + place]))
+        };
+        PyTuple::new(py, self.ranked().into_iter().map(prediction))
+    }
+
     /// Standard error of `quality`, `None` where the router file has none.
     #[getter]
     fn quality_se(&self) -> Option<f32> {

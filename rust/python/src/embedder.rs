@@ -1,9 +1,11 @@
 //! `Tokenizer` and `StaticEmbedder`: text to token ids and to rows, without ONNX Runtime.
 
 use bytes::Bytes;
+use centroute_core::Isa;
 use centroute_core::artifact::{N_SURFACE_FEATURES, Surface};
 use centroute_embed as embed;
-use centroute_embed::embedder::Settings;
+use centroute_embed::PrefixedTokenizer;
+use centroute_embed::prefixed::{self, Settings};
 use centroute_embed::safetensors_table::Names;
 use centroute_embed::surface;
 use centroute_embed::tokenizer::Options;
@@ -12,20 +14,12 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
 use pyo3::types::PyString;
 
-use crate::errors::EmbedderError;
-use crate::kernel::isa;
+use crate::errors::{EmbedderError, raise};
 use crate::text::{utf8, utf8_items};
 use crate::threads::in_parts;
 
 /// Texts that a thread takes at a time.
 const TEXTS_PER_PART: usize = 64;
-
-/// Buffers of one thread.
-#[derive(Default)]
-pub struct EmbedScratch {
-    text: embed::Scratch,
-    surface: surface::Scratch,
-}
 
 type Flat<'py> = (Bound<'py, PyArray1<i64>>, Bound<'py, PyArray1<i64>>, Bound<'py, PyArray1<i64>>);
 
@@ -93,12 +87,12 @@ impl StaticEmbedder {
         max_tokens: usize,
         prefix: String,
     ) -> PyResult<Option<Self>> {
-        let isa = isa()?;
+        let isa = Isa::from_environment().map_err(raise)?;
         py.detach(|| {
             let Some(table) = embed::onnx::read_table(Bytes::copy_from_slice(model))? else { return Ok(None) };
             let tokenizer = embed::Tokenizer::from_json(tokenizer, Options { max_tokens, add_special_tokens: true })?;
-            let settings = Settings { prefix, max_characters: None };
-            embed::StaticEmbedder::new(tokenizer, table, settings, isa).map(Self).map(Some)
+            let tokenizer = PrefixedTokenizer::new(tokenizer, Settings { prefix, max_characters: None });
+            embed::StaticEmbedder::new(tokenizer, table, isa).map(Self).map(Some)
         })
         .map_err(refuse)
     }
@@ -120,14 +114,15 @@ impl StaticEmbedder {
         add_special_tokens: bool,
         drop_unknown: bool,
     ) -> PyResult<Self> {
-        let isa = isa()?;
+        let isa = Isa::from_environment().map_err(raise)?;
         py.detach(|| {
             let mut table = embed::safetensors_table::read_table(file, Names { rows, weights, mapping })?;
             let tokenizer = embed::Tokenizer::from_json(tokenizer, Options { max_tokens, add_special_tokens })?;
             if drop_unknown && let Some(id) = tokenizer.unknown_id() {
                 table.silence(id);
             }
-            embed::StaticEmbedder::new(tokenizer, table, Settings { prefix, max_characters }, isa).map(Self)
+            let tokenizer = PrefixedTokenizer::new(tokenizer, Settings { prefix, max_characters });
+            embed::StaticEmbedder::new(tokenizer, table, isa).map(Self)
         })
         .map_err(refuse)
     }
@@ -140,7 +135,7 @@ impl StaticEmbedder {
     /// Why texts are left to the `tokenizers` crate, `None` where they are not.
     #[getter]
     fn fallback_reason(&self) -> Option<&str> {
-        self.0.tokenizer().fallback_reason()
+        self.0.tokenizer().tokenizer().fallback_reason()
     }
 
     /// Rows float32 `[n, dim]`, of norm 1 or, for texts without a known token, zero.
@@ -160,59 +155,25 @@ impl StaticEmbedder {
     /// One more than the highest id.
     #[getter]
     fn n_token_ids(&self) -> usize {
-        self.0.tokenizer().n_token_ids()
+        self.0.tokenizer().tokenizer().n_token_ids()
     }
 
     /// Ids of a text's tokens, the prefix's first.
     fn tokenize<'py>(&self, text: &Bound<'py, PyString>) -> PyResult<Bound<'py, PyArray1<i64>>> {
-        let mut scratch = embed::Scratch::default();
-        let ids = self.0.tokenize(&utf8(text)?, &mut scratch);
-        Ok(PyArray1::from_iter(text.py(), ids.iter().map(|&id| i64::from(id))))
+        let mut scratch = prefixed::Scratch::default();
+        self.0.tokenizer().tokenize(&utf8(text)?, &mut scratch);
+        Ok(PyArray1::from_iter(text.py(), scratch.token_ids().iter().map(|&id| i64::from(id))))
     }
 }
 
 impl StaticEmbedder {
-    /// Fills a row with a text's embedding and its surface features, where there are any; false, and zeros, where the
-    /// text holds nothing known.
-    pub fn embed_row(
-        &self,
-        text: &str,
-        surface: Option<&Surface>,
-        scratch: &mut EmbedScratch,
-        row: &mut [f32],
-    ) -> bool {
-        self.tokenize_text(text, scratch);
-        self.embed_tokens(text, surface, scratch, row)
-    }
-
-    /// The first step of [`Self::embed_row`].
-    pub fn tokenize_text(&self, text: &str, scratch: &mut EmbedScratch) {
-        self.0.tokenize(text, &mut scratch.text);
-    }
-
-    /// The other steps of [`Self::embed_row`].
-    pub fn embed_tokens(
-        &self,
-        text: &str,
-        surface: Option<&Surface>,
-        scratch: &mut EmbedScratch,
-        row: &mut [f32],
-    ) -> bool {
-        let is_known = self.0.embed_tokens(&mut scratch.text, &mut row[..self.0.dim()]);
-        match surface {
-            Some(surface) if is_known => surface::append(text, surface, &mut scratch.surface, row),
-            _ => row[self.0.dim()..].fill(0.0),
-        }
-        is_known
-    }
-
-    /// [`Self::embed_row`] for every text, on up to `threads` threads.
+    /// Rows of texts with their surface features, where a router wants them, on up to `threads` threads.
     pub fn embed_rows(&self, texts: &[PyBackedStr], surface: Option<&Surface>, threads: usize, rows: &mut [f32]) {
         let dim = self.0.dim() + surface.map_or(0, |_| N_SURFACE_FEATURES);
         let parts = texts.chunks(TEXTS_PER_PART).zip(rows.chunks_mut(TEXTS_PER_PART * dim));
-        in_parts(parts, threads, EmbedScratch::default, |scratch, (texts, rows)| {
+        in_parts(parts, threads, embed::Scratch::default, |scratch, (texts, rows)| {
             for (text, row) in texts.iter().zip(rows.chunks_exact_mut(dim)) {
-                self.embed_row(text, surface, scratch, row);
+                self.0.embed(text, surface, scratch, row);
             }
         });
     }

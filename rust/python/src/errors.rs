@@ -3,6 +3,7 @@
 use centroute_core::Error;
 use centroute_core::error::ErrorKind;
 use pyo3::PyErr;
+use pyo3::exceptions::PyValueError;
 
 pyo3::import_exception!(centroute.errors, ArtifactError);
 pyo3::import_exception!(centroute.errors, DataError);
@@ -17,5 +18,6 @@ pub fn raise(error: Error) -> PyErr {
         ErrorKind::Artifact => ArtifactError::new_err(message),
         ErrorKind::Data => DataError::new_err(message),
         ErrorKind::Policy => PolicyError::new_err(message),
+        ErrorKind::Environment => PyValueError::new_err(message),
     }
 }

@@ -9,6 +9,7 @@ use centroute_core::artifact::{N_SURFACE_FEATURES, Surface};
 use centroute_core::{
     Artifact, Batch, BatchPolicy, Choice, Error, Isa, PolicySpec, Precision, Router, RowObjectives, Scratch, policy,
 };
+use centroute_embed::embedder;
 use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -17,7 +18,7 @@ use pyo3::types::{PyDict, PySlice, PyString, PyTuple};
 
 use crate::counters::{Counters, Stage, StageClock, TIME_EVERY};
 use crate::decision::{Decision, DecisionBatch, Shared};
-use crate::embedder::{EmbedScratch, StaticEmbedder};
+use crate::embedder::StaticEmbedder;
 use crate::errors::{DataError, PolicyError, raise};
 use crate::policy::Policy;
 use crate::text::{utf8, utf8_items};
@@ -37,7 +38,7 @@ const TEXTS_PER_PART: usize = 48;
 #[derive(Default)]
 struct Buffers {
     route: Scratch,
-    embed: EmbedScratch,
+    embed: embedder::Scratch,
     /// A text's row, or those of several texts.
     row: Vec<f32>,
     /// Single decisions of this thread.
@@ -116,9 +117,9 @@ impl Kernel {
     ) -> Result<Choice, Fault> {
         let Buffers { route, embed, row, .. } = buffers;
         let mut clock = StageClock::start(self.counters.get());
-        embedder.tokenize_text(text, embed);
+        embedder.0.tokenizer().tokenize(text, &mut embed.tokens);
         clock.end(Stage::Tokenize);
-        if !embedder.embed_tokens(text, self.surface(), embed, row) {
+        if !embedder.0.embed_tokens(text, self.surface(), embed, row) {
             return Err(Fault::Text(0));
         }
         clock.end(Stage::Embed);
@@ -195,7 +196,7 @@ impl Kernel {
         let Buffers { embed, row: rows, .. } = buffers;
         rows.resize(texts.len() * self.dim(), 0.0);
         for (place, (text, row)) in texts.iter().zip(rows.chunks_exact_mut(self.dim())).enumerate() {
-            if !embedder.embed_row(text, self.surface(), embed, row) {
+            if !embedder.0.embed(text, self.surface(), embed, row) {
                 return Err(Fault::Text(first_row + place));
             }
         }
@@ -275,7 +276,7 @@ impl Kernel {
                 })
             })
             .transpose()?;
-        let isa = isa()?;
+        let isa = Isa::from_environment().map_err(raise)?;
         let router = py.detach(|| Router::new(Artifact::from_bytes(data)?, search, isa)).map_err(raise)?;
         let default_policy = Arc::new(router.compile(&PolicySpec::default()).map_err(raise)?);
         let names = &router.artifact().metadata.models;
@@ -360,6 +361,11 @@ impl Kernel {
             add("quality_se", errors, cells)?;
         }
         add("frontier", artifact.frontier.as_flattened(), [artifact.frontier.len(), 3])?;
+        if let Some(pairs) = &artifact.pairs {
+            let (values, n_points) = (pairs.points().as_flattened(), pairs.n_points());
+            let shape = [pairs.points().len() / n_points, n_points, values.len() / pairs.points().len()];
+            tensors.set_item("pairs", PyArray1::from_slice(py, values).reshape(shape)?)?;
+        }
         tensors.set_item("prior_quality", PyArray1::from_slice(py, &artifact.quality.prior))?;
         tensors.set_item("prior_cost", PyArray1::from_slice(py, &artifact.cost.prior))?;
         Ok(tensors)
@@ -437,7 +443,7 @@ impl Kernel {
                     return self.decide_timed(embedder, utf8, &policy, buffers);
                 }
                 let Buffers { route, embed, row, .. } = &mut *buffers;
-                if embedder.embed_row(utf8, self.surface(), embed, row) {
+                if embedder.0.embed(utf8, self.surface(), embed, row) {
                     self.router().route(row, &policy, route).map_err(Fault::Kernel)
                 } else {
                     Err(Fault::Text(0))
@@ -501,9 +507,9 @@ impl Kernel {
             let Buffers { route, embed, row, .. } = buffers;
             row.resize(self.dim(), 0.0);
             let started = Instant::now();
-            embedder.tokenize_text(text, embed);
+            embedder.0.tokenizer().tokenize(text, &mut embed.tokens);
             let tokenized = Instant::now();
-            embedder.embed_tokens(text, self.surface(), embed, row);
+            embedder.0.embed_tokens(text, self.surface(), embed, row);
             let embedded = Instant::now();
             self.router().route(row, &policy, route).map_err(raise)?;
             let decided = Instant::now();
@@ -537,20 +543,7 @@ impl Kernel {
 /// Name of the instruction set that new kernels use: the widest of this machine, or what `CENTROUTE_SIMD` names.
 #[pyfunction]
 pub fn simd() -> PyResult<&'static str> {
-    isa().map(Isa::name)
-}
-
-/// The instruction set of [`simd`].
-pub fn isa() -> PyResult<Isa> {
-    let Some(wanted) = std::env::var_os("CENTROUTE_SIMD").filter(|name| !name.is_empty()) else {
-        return Ok(Isa::detect());
-    };
-    let available: Vec<&str> = Isa::ALL.into_iter().filter(|isa| isa.is_available()).map(Isa::name).collect();
-    let found = Isa::ALL.into_iter().find(|isa| wanted == isa.name() && isa.is_available());
-    found.ok_or_else(|| {
-        let available = available.join(", ");
-        PyValueError::new_err(format!("CENTROUTE_SIMD={}: this machine has {available}", wanted.display()))
-    })
+    Isa::from_environment().map(Isa::name).map_err(raise)
 }
 
 /// A text without anything that the embedder knows: shown in part, as it may be long.

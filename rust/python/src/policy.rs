@@ -52,6 +52,7 @@ impl Policy {
             ("willingness_to_pay", self.spec.willingness_to_pay),
             ("max_mean_cost", self.spec.max_mean_cost),
             ("min_quality", self.spec.min_quality),
+            ("strong_share", self.spec.strong_share),
             ("max_cost", self.spec.max_cost),
         ];
         for (name, value) in numbers {
@@ -64,8 +65,14 @@ impl Policy {
                 fields.set_item(name, PyFrozenSet::new(py, value)?)?;
             }
         }
-        if let Some(fallback) = &self.spec.fallback {
-            fields.set_item("fallback", fallback)?;
+        let texts = [("strong", &self.spec.strong), ("weak", &self.spec.weak), ("fallback", &self.spec.fallback)];
+        for (name, value) in texts {
+            if let Some(value) = value {
+                fields.set_item(name, value)?;
+            }
+        }
+        if let Some(n_models) = self.spec.n_models {
+            fields.set_item("n_models", n_models)?;
         }
         Ok(fields)
     }
@@ -75,29 +82,37 @@ impl Policy {
 impl Policy {
     #[new]
     #[pyo3(signature = (*, alpha=None, willingness_to_pay=None, max_mean_cost=None, min_quality=None,
-                        max_cost=None, allow=None, deny=None, require=None, fallback=None))]
+                        strong=None, weak=None, strong_share=None, max_cost=None, allow=None, deny=None, require=None, fallback=None, n_models=None))]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of the public class")]
     fn new(
         alpha: Option<f64>,
         willingness_to_pay: Option<f64>,
         max_mean_cost: Option<f64>,
         min_quality: Option<f64>,
+        strong: Option<String>,
+        weak: Option<String>,
+        strong_share: Option<f64>,
         max_cost: Option<f64>,
         allow: Option<&Bound<'_, PyAny>>,
         deny: Option<&Bound<'_, PyAny>>,
         require: Option<&Bound<'_, PyAny>>,
         fallback: Option<String>,
+        n_models: Option<i64>,
     ) -> PyResult<Self> {
         let spec = PolicySpec {
             alpha,
             willingness_to_pay,
             max_mean_cost,
             min_quality,
+            strong,
+            weak,
+            strong_share,
             max_cost,
             allow: names("allow", allow)?,
             deny: names("deny", deny)?,
             require: names("require", require)?,
             fallback,
+            n_models,
         };
         spec.check().map_err(raise)?;
         Ok(Self { spec, compiled: Mutex::new(None) })
@@ -121,6 +136,21 @@ impl Policy {
     #[getter]
     fn min_quality(&self) -> Option<f64> {
         self.spec.min_quality
+    }
+
+    #[getter]
+    fn strong(&self) -> Option<&str> {
+        self.spec.strong.as_deref()
+    }
+
+    #[getter]
+    fn weak(&self) -> Option<&str> {
+        self.spec.weak.as_deref()
+    }
+
+    #[getter]
+    fn strong_share(&self) -> Option<f64> {
+        self.spec.strong_share
     }
 
     #[getter]
@@ -148,6 +178,11 @@ impl Policy {
         self.spec.fallback.as_deref()
     }
 
+    #[getter]
+    fn n_models(&self) -> Option<i64> {
+        self.spec.n_models
+    }
+
     /// The same policy with some fields changed; `None` clears a field.
     #[pyo3(signature = (**changes))]
     fn replace<'py>(&self, py: Python<'py>, changes: Option<&Bound<'py, PyDict>>) -> PyResult<Bound<'py, PyAny>> {
@@ -168,18 +203,22 @@ impl Policy {
             willingness_to_pay,
             max_mean_cost,
             min_quality,
+            strong,
+            weak,
+            strong_share,
             max_cost,
             allow,
             deny,
             require,
             fallback,
+            n_models,
         } = &self.spec;
         let mut hasher = DefaultHasher::new();
-        for number in [alpha, willingness_to_pay, max_mean_cost, min_quality, max_cost] {
+        for number in [alpha, willingness_to_pay, max_mean_cost, min_quality, strong_share, max_cost] {
             // Adding zero makes -0.0, which equals 0.0, hash like it.
             number.map(|value| (value + 0.0).to_bits()).hash(&mut hasher);
         }
-        (allow, deny, require, fallback).hash(&mut hasher);
+        (strong, weak, allow, deny, require, fallback, n_models).hash(&mut hasher);
         hasher.finish()
     }
 

@@ -9,6 +9,8 @@
 //! `unsafe` stands in this folder alone. Every file offers the functions of [`serial`] with the same
 //! signatures and is tested against it.
 
+use crate::error::Error;
+
 #[cfg(target_arch = "x86_64")]
 /// Makes a safe function of one that needs instructions, for the table of the file that calls it.
 macro_rules! entry {
@@ -23,12 +25,13 @@ macro_rules! entry {
 
 pub mod serial;
 
+// Private: the functions of their tables are safe only where the machine has the instructions, see `Isa::kernels`.
 #[cfg(target_arch = "x86_64")]
-pub mod avx2;
+mod avx2;
 #[cfg(target_arch = "x86_64")]
-pub mod avx512;
+mod avx512;
 #[cfg(target_arch = "aarch64")]
-pub mod neon;
+mod neon;
 
 /// Centroids in one panel.
 pub const LANES: usize = 16;
@@ -87,6 +90,18 @@ impl Isa {
     #[must_use]
     pub fn detect() -> Self {
         Self::ALL.into_iter().find(|isa| isa.is_available()).unwrap_or(Self::Serial)
+    }
+
+    /// What the environment variable `CENTROUTE_SIMD` names, or the widest instruction set of this machine.
+    pub fn from_environment() -> Result<Self, Error> {
+        let Some(wanted) = std::env::var_os("CENTROUTE_SIMD").filter(|name| !name.is_empty()) else {
+            return Ok(Self::detect());
+        };
+        let available = || Self::ALL.into_iter().filter(|isa| isa.is_available());
+        available().find(|isa| wanted == isa.name()).ok_or_else(|| Error::InstructionSet {
+            wanted: wanted.display().to_string(),
+            available: available().map(Self::name).collect::<Vec<_>>().join(", "),
+        })
     }
 
     /// Whether this machine has it.

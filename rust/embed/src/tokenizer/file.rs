@@ -10,8 +10,9 @@ use serde_json::value::RawValue;
 use super::characters::Rules;
 use super::vocabulary::CONTINUING_PREFIX;
 
-/// Longest word that is kept in full; a file that asks for more is left to the general tokenizer.
-const MAX_CHARACTERS_PER_WORD: usize = 4096;
+/// Longest word that is kept in full; a file that asks for more is left to the general tokenizer. Pieces are looked for in
+/// every length at every place, so that a file made for it could keep a longer word busy for seconds.
+const MAX_CHARACTERS_PER_WORD: usize = 512;
 
 #[derive(Deserialize)]
 struct File<'a> {
@@ -154,7 +155,8 @@ pub fn read(json: &[u8]) -> Result<Bert<'_>, String> {
     if model.continuing_subword_prefix != CONTINUING_PREFIX {
         return Err(format!("continuing_subword_prefix '{}'", model.continuing_subword_prefix));
     }
-    if model.max_input_chars_per_word > MAX_CHARACTERS_PER_WORD {
+    // Of no characters at all, not even a mark of punctuation would be known.
+    if !(1..=MAX_CHARACTERS_PER_WORD).contains(&model.max_input_chars_per_word) {
         return Err(format!("max_input_chars_per_word {}", model.max_input_chars_per_word));
     }
     for token in &file.added_tokens {

@@ -9,6 +9,8 @@ mod file;
 mod vocabulary;
 mod wordpiece;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use tokenizers::{TruncationParams, TruncationStrategy};
 
 use crate::error::Error;
@@ -77,6 +79,11 @@ impl Tokenizer {
     }
 
     fn general(json: &[u8], options: Options, reason: String) -> Result<Self, Error> {
+        let fails = || Err(Error::Tokenizer("the tokenizers crate fails on it".into()));
+        caught(|| Self::read_general(json, options, reason)).unwrap_or_else(fails)
+    }
+
+    fn read_general(json: &[u8], options: Options, reason: String) -> Result<Self, Error> {
         let one_line = |error: &dyn std::fmt::Display| {
             Error::Tokenizer(error.to_string().lines().next().unwrap_or_default().to_owned())
         };
@@ -88,12 +95,14 @@ impl Tokenizer {
         });
         check_room(max_tokens, n_added)?;
         let truncation = TruncationParams {
-            max_length: if add_special_tokens { max_tokens } else { max_tokens + n_added },
+            max_length: max_tokens,
             strategy: TruncationStrategy::LongestFirst,
             ..TruncationParams::default()
         };
         tokenizer.with_padding(None);
         tokenizer.with_truncation(Some(truncation)).map_err(|error| one_line(&error))?;
+        // What a file lacks may show with the first text only, and then as a panic.
+        let _ = ["", "a b"].map(|text| tokenizer.encode_fast(text, add_special_tokens));
         let vocabulary = tokenizer.get_vocab(true);
         let n_token_ids = vocabulary.values().max().map_or(0, |&id| id as usize + 1);
         let mut special_ids: Vec<u32> = tokenizer
@@ -125,7 +134,7 @@ impl Tokenizer {
             }
             Pipeline::General { tokenizer, add_special_tokens } => {
                 // The one error that is left is a word without pieces where there is no token for that: nothing known.
-                if let Ok(encoding) = tokenizer.encode_fast(text, *add_special_tokens) {
+                if let Some(Ok(encoding)) = caught(|| tokenizer.encode_fast(text, *add_special_tokens)) {
                     ids.extend_from_slice(encoding.get_ids());
                 }
             }
@@ -165,6 +174,12 @@ impl Tokenizer {
     pub fn fallback_reason(&self) -> Option<&str> {
         self.reason.as_deref()
     }
+}
+
+/// What a call of the `tokenizers` crate gives; nothing where it panics, as it does on some files that are not sound.
+fn caught<T>(call: impl FnOnce() -> T) -> Option<T> {
+    // The tokenizer is only read, and what it keeps for later is put in place whole.
+    catch_unwind(AssertUnwindSafe(call)).ok()
 }
 
 fn check_room(max_tokens: usize, n_added: usize) -> Result<(), Error> {
