@@ -59,27 +59,35 @@ impl<'a> Best<'a> {
     }
 }
 
+/// Far from where f32 loses digits, which begins at 1e-38.
+const SMALLEST_SQUARE: f32 = 1e-30;
+
 /// The norm of a query, or what is wrong with it. `row` is only named in the error.
 #[inline]
 pub fn norm(kernels: &Kernels, query: &[f32], row: usize) -> Result<f32, Error> {
     let squared = (kernels.dot_f32)(query, query);
-    if squared.is_finite() && squared > 0.0 {
+    if squared.is_finite() && squared >= SMALLEST_SQUARE {
         return Ok(squared.sqrt());
     }
-    Err(unroutable(query, row, squared))
+    unusual_norm(query, row, squared)
 }
 
-/// Finite values whose squares overflow or vanish in f32 are refused too: they are no embeddings.
+/// The norm of a query whose squares lose digits in f32. Values that overflow, or are too small to divide by, are
+/// refused: they are no embeddings.
 #[cold]
-fn unroutable(query: &[f32], row: usize, squared: f32) -> Error {
-    let what = if query.iter().any(|value| !value.is_finite()) {
-        "it holds NaN or infinity"
-    } else if squared > 0.0 {
-        "its norm overflows float32"
-    } else {
-        "its norm is zero"
-    };
-    Error::Row { row, what }
+fn unusual_norm(query: &[f32], row: usize, squared: f32) -> Result<f32, Error> {
+    let refuse = |what| Err(Error::Row { row, what });
+    if query.iter().any(|value| !value.is_finite()) {
+        return refuse("it holds NaN or infinity");
+    }
+    if squared >= SMALLEST_SQUARE {
+        return refuse("its norm overflows float32");
+    }
+    let norm = query.iter().map(|&value| f64::from(value).powi(2)).sum::<f64>().sqrt() as f32;
+    if norm >= SMALLEST_SQUARE {
+        return Ok(norm);
+    }
+    refuse(if norm == 0.0 { "its norm is zero" } else { "its norm is too small for float32" })
 }
 
 /// How far the tables are trusted at a similarity: 1 in distribution, falling linearly to 0 at similarity 0.
@@ -130,9 +138,18 @@ mod tests {
             ([f32::NAN, 1.0], "NaN"),
             ([f32::INFINITY, 1.0], "NaN"),
             ([f32::MAX, 1.0], "overflows"),
+            ([1e-31, 1e-31], "too small"),
         ] {
             let error = norm(&serial::KERNELS, &query, 7).expect_err("must be refused").to_string();
             assert!(error.contains("row 7") && error.contains(what), "{error}");
+        }
+    }
+
+    #[test]
+    fn squares_that_lose_digits_do_not_change_the_norm() {
+        for scale in [1.0, 1e-14, 1e-16, 1e-19, 1e-22, 1e-28] {
+            let found = norm(&serial::KERNELS, &[3.0 * scale, 4.0 * scale], 0).expect("a norm") / scale;
+            assert!((found - 5.0).abs() < 1e-5, "{found} at {scale:e}");
         }
     }
 

@@ -233,6 +233,19 @@ fn a_file_on_which_the_crate_panics_is_refused() {
 }
 
 #[test]
+fn a_template_with_the_text_twice_gives_no_more_ids_than_asked() {
+    let json =
+        br#"{"version":"1.0","added_tokens":[],"normalizer":null,"pre_tokenizer":{"type":"Whitespace"},"decoder":null,
+        "post_processor":{"type":"TemplateProcessing","single":[{"Sequence":{"id":"A","type_id":0}},
+        {"Sequence":{"id":"A","type_id":0}}],"pair":[],"special_tokens":{}},
+        "model":{"type":"WordLevel","vocab":{"a":0},"unk_token":"a"}}"#;
+    let tokenizer = Tokenizer::from_json(json, Options { max_tokens: 3, add_special_tokens: true }).unwrap();
+    let mut ids = Vec::new();
+    tokenizer.encode("a a a a a", &mut Scratch::default(), &mut ids);
+    assert_eq!(ids, [0, 0, 0]);
+}
+
+#[test]
 fn words_of_no_characters_are_left_to_the_crate() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/static-256/tokenizer.json");
     let mut file: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();

@@ -135,7 +135,9 @@ impl Tokenizer {
             Pipeline::General { tokenizer, add_special_tokens } => {
                 // The one error that is left is a word without pieces where there is no token for that: nothing known.
                 if let Some(Ok(encoding)) = caught(|| tokenizer.encode_fast(text, *add_special_tokens)) {
-                    ids.extend_from_slice(encoding.get_ids());
+                    // A template may name the text more than once, and the crate cuts the text alone.
+                    let cut = encoding.get_ids().len().min(self.max_tokens);
+                    ids.extend_from_slice(&encoding.get_ids()[..cut]);
                 }
             }
         }
