@@ -37,10 +37,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from centroute._kernel import Policy
+from centroute._shown import show
 from centroute._toml import TomlTable, read_toml
 from centroute.artifact import Artifact, Collaboration, Json, PoolModel
 from centroute.datasets import Outcomes
-from centroute.datasets.outcomes import model_name_fault, show
+from centroute.datasets.outcomes import model_name_fault
 from centroute.embedders import bundled_folder
 from centroute.errors import DataError
 

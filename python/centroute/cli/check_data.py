@@ -6,6 +6,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from centroute._shown import dollars, share, show
 from centroute.cli import screen
 from centroute.datasets import Outcomes, Reading, read
 from centroute.datasets.check import (
@@ -15,7 +16,6 @@ from centroute.datasets.check import (
     find_repeats,
     find_templates,
 )
-from centroute.datasets.outcomes import show
 from centroute.embedders import load_embedder
 from centroute.errors import DataError
 from centroute.pool import CostSources, Pool, apply_pool, read_pool
@@ -55,8 +55,7 @@ def run_check(data: Path, *, pool_file: Path | None, embedder: str) -> None:
     screen.out.print()
     n_missing = int(np.isnan(outcomes.scores).sum())
     screen.out.print(
-        f"missing: {n_missing} of {outcomes.scores.size} scores "
-        f"({screen.share(n_missing / outcomes.scores.size)})"
+        f"missing: {n_missing} of {outcomes.scores.size} scores ({share(n_missing / outcomes.scores.size)})"
     )
     show_costs(cost_sources)
     show_repeats(repeats)
@@ -116,7 +115,7 @@ def _models_table(outcomes: Outcomes) -> Table:
             str(outcomes.n_queries - n_scores),
             f"{np.nanmean(outcomes.scores[:, column]):.3f}",
             str(n_costs),
-            screen.dollars(float(costs.mean()) if n_costs else None),
+            dollars(float(costs.mean()) if n_costs else None),
             str(n_counted),
         )
     return table

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from centroute._router_file import load_kernel, read_metadata
+from centroute._shown import dollars
 from centroute.artifact import Artifact
 from centroute.cli import screen
 from centroute.cli.output import refuse_unwritable
@@ -50,7 +51,7 @@ def run_add_model(
         screen.warn(f"{edit['n_outcomes']} outcomes are few: what {name} is predicted is mostly the pool's")
     screen.out.print(
         f"added {name}: {edit['n_outcomes']} outcomes, mean quality {edited.prior_quality[-1]:.3f}, "
-        f"mean cost {screen.dollars(float(edited.prior_cost[-1]))}"
+        f"mean cost {dollars(float(edited.prior_cost[-1]))}"
     )
     if edit["n_frontier_queries"]:
         screen.out.print(f"frontier: measured anew on {edit['n_frontier_queries']} queries of {data}")
@@ -81,11 +82,11 @@ def run_set_price(router: Path, name: str, *, output: Path | None, **prices: Any
     edited.save(target)
     edit = _last_edit(edited)
     if "mean_cost_usd" in edit:
-        before, after = (screen.dollars(edit[key]) for key in ("mean_cost_usd_before", "mean_cost_usd"))
+        before, after = (dollars(edit[key]) for key in ("mean_cost_usd_before", "mean_cost_usd"))
         screen.out.print(f"priced {name}: mean cost {before} before, {after} now")
     else:
         column = [model.name for model in edited.models].index(name)
-        cost = screen.dollars(float(edited.prior_cost[column]))
+        cost = dollars(float(edited.prior_cost[column]))
         screen.out.print(f"priced {name}: its mean cost, {cost}, is as before")
     _tell(artifact, edited, target)
 
@@ -114,7 +115,7 @@ def run_absorb(router: Path, log: Path, *, feedback: Path | None, output: Path |
     edited = absorbed.artifact
     edited.save(target)
     for name, model in _last_edit(edited)["models"].items():
-        before, after = (screen.dollars(model[key]) for key in ("mean_cost_usd_before", "mean_cost_usd"))
+        before, after = (dollars(model[key]) for key in ("mean_cost_usd_before", "mean_cost_usd"))
         screen.out.print(
             f"{name}: {model['n_outcomes']} scores, {model['n_costs']} costs; mean quality "
             f"{model['mean_quality_before']:.3f} before, {model['mean_quality']:.3f} now; "

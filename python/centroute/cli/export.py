@@ -9,6 +9,7 @@ import numpy as np
 
 from centroute import Router
 from centroute._router_file import Precision, load_kernel
+from centroute._shown import dollars
 from centroute.artifact import Artifact, Json
 from centroute.bundle import (
     EMBEDDER_FOLDER,
@@ -138,8 +139,8 @@ def show_agreement(agreement: dict[str, Any], precision: str) -> None:
     share = 100 * agreement["equal_decisions"]
     screen.out.print(f"{share:.2f} % of {agreement['n_queries']} decisions are those of f32")
     for key, name, show in (
-        ("accuracy", "accuracy", screen.share),
-        ("mean_cost_usd", "mean cost", screen.dollars),
+        ("accuracy", "accuracy", share),
+        ("mean_cost_usd", "mean cost", dollars),
     ):
         full, exported = (agreement[side][key] for side in ("full", "exported"))
         if full is None or exported is None:

@@ -8,6 +8,7 @@ import numpy as np
 from rich.table import Table
 
 from centroute._router_file import find_embedder, load_kernel, read_metadata
+from centroute._shown import dollars
 from centroute.artifact import Artifact
 from centroute.bundle import ROUTER_FILE
 from centroute.cli import screen
@@ -81,7 +82,7 @@ def _pool_table(artifact: Artifact) -> Table:
         table.add_row(
             model.name,
             f"{artifact.prior_quality[column]:.3f}",
-            screen.dollars(float(artifact.prior_cost[column])),
+            dollars(float(artifact.prior_cost[column])),
             f"{artifact.count[:, column].sum():.0f}",
             str(best[column]),
         )

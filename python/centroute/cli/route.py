@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from centroute import Decision, Policy, Router
+from centroute._shown import dollars
 from centroute.cli import screen
 from centroute.cli.policy_flags import PolicyFlags
 from centroute.decision_json import decision_to_json
@@ -47,7 +48,7 @@ def explanation(decision: Decision) -> str:
     clusters = ", ".join(f"{cluster} ({weight:.0%})" for cluster, weight in decision.clusters[:4])
     more = "" if len(decision.clusters) <= 4 else ", …"
     return (
-        f"{decision.model}  quality {decision.quality:.3f}  cost {screen.dollars(decision.cost)}  {margin}  "
+        f"{decision.model}  quality {decision.quality:.3f}  cost {dollars(decision.cost)}  {margin}  "
         f"similarity {decision.similarity:.3f} ({known})\n"
         f"  clusters {clusters}{more}; then {', '.join(decision.ranking[1:4]) or 'nobody'}"
     )

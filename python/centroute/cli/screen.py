@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from centroute._shown import dollars, share
 from centroute.artifact import Json
 from centroute.evaluate.metrics import headroom_captured
 
@@ -65,21 +66,6 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
             progress.update(tasks[step], completed=done, total=total)
 
         yield tell
-
-
-def share(value: float | None) -> str:
-    """A share of one with a tenth of a per cent."""
-    return "unknown" if value is None else f"{100 * value:.1f} %"
-
-
-def dollars(value: float | None) -> str:
-    """USD with three significant digits."""
-    if value is None or math.isnan(value):
-        return "unknown"
-    if value == 0:
-        return "$0"
-    digits = max(2, 2 - math.floor(math.log10(abs(value))))
-    return f"${value:.{digits}f}"
 
 
 def evaluation_table(evaluation: Evaluation) -> Table:

@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.table import Table
 
 from centroute import Router
+from centroute._shown import dollars, share
 from centroute.cli import screen
 from centroute.datasets import read_outcomes
 from centroute.evaluate.strong_weak import Estimate, StrongWeak, default_pair, measured, promised
@@ -49,17 +50,17 @@ def _curve(promise: StrongWeak, found: StrongWeak | None) -> Table:
         table.add_column(heading, justify="right")
     for place, point in enumerate(promise.points):
         cells = [
-            screen.share(point.strong_share),
+            share(point.strong_share),
             f"{point.threshold:+.3f}",
-            f"{screen.share(point.accuracy)} ± {196 * point.accuracy_se:.1f}",
-            screen.dollars(point.mean_cost_usd),
+            f"{share(point.accuracy)} ± {196 * point.accuracy_se:.1f}",
+            dollars(point.mean_cost_usd),
         ]
         if found is not None:
             there = found.points[place]
             cells += [
-                screen.share(there.strong_share),
-                f"{screen.share(there.accuracy)} ± {196 * there.accuracy_se:.1f}",
-                screen.dollars(there.mean_cost_usd),
+                share(there.strong_share),
+                f"{share(there.accuracy)} ± {196 * there.accuracy_se:.1f}",
+                dollars(there.mean_cost_usd),
             ]
         # Every other point is enough to look at.
         if place % 2 == 0:
@@ -83,7 +84,5 @@ def _number(estimate: Estimate) -> str:
 
 
 def _percent(estimate: Estimate) -> str:
-    value, low, high = (
-        "never" if x is None else screen.share(x) for x in (estimate.value, *estimate.interval_95)
-    )
+    value, low, high = ("never" if x is None else share(x) for x in (estimate.value, *estimate.interval_95))
     return f"{value} ({low} to {high})"

@@ -13,9 +13,9 @@ adaptor, which fills gaps so; such cells are left out and counted.
 from collections.abc import Mapping
 from pathlib import Path
 
+from centroute._shown import show
 from centroute.datasets.builder import OutcomesBuilder, Reading, Value
 from centroute.datasets.json_lines import Line, numbered_lines, opened
-from centroute.datasets.outcomes import show
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz")
 """The commands of its README name JSON lines ``dataset.json``."""

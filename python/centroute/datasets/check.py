@@ -7,7 +7,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from centroute.datasets.outcomes import Outcomes, show, text_key
+from centroute._shown import show
+from centroute.datasets.outcomes import Outcomes, text_key
 
 TEMPLATE_CHARACTERS = 40
 """Characters that texts must share at an end to be counted as one template."""

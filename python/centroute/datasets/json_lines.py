@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NoReturn, cast
 
+from centroute._shown import show
 from centroute.datasets.builder import MAX_MODELS, OutcomesBuilder, Value
-from centroute.datasets.outcomes import model_name_fault, show
+from centroute.datasets.outcomes import model_name_fault
 from centroute.errors import DataError
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"

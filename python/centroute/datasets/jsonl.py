@@ -17,10 +17,11 @@ from pathlib import Path
 import numpy as np
 
 from centroute._atomic import atomic_file
+from centroute._shown import show
 from centroute.datasets.answers import NOT_OBSERVED, UNREAD, Answers
 from centroute.datasets.builder import MAX_MODELS, OutcomesBuilder, Reading, Value
 from centroute.datasets.json_lines import Line, numbered_lines, opened
-from centroute.datasets.outcomes import Outcomes, show
+from centroute.datasets.outcomes import Outcomes
 from centroute.errors import DataError
 
 __all__ = ["MAX_MODELS", "SUFFIXES", "read", "read_jsonl", "write_jsonl"]

@@ -8,19 +8,9 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from centroute._shown import show
 from centroute.datasets.answers import Answers
 from centroute.errors import DataError
-
-_SHOWN_CHARACTERS = 80
-
-
-def show(value: object) -> str:
-    """``repr`` of a value, at most about 80 characters of it, for an error message."""
-    try:
-        text = repr(value[: _SHOWN_CHARACTERS + 1] if isinstance(value, str) else value)
-    except RecursionError:
-        text = f"a {type(value).__name__} that is nested too deeply"
-    return text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "…"
 
 
 @lru_cache(maxsize=4096)  # a file repeats the same few names on every line

@@ -3,10 +3,11 @@
 import os
 from pathlib import Path
 
+from centroute._shown import show
 from centroute.datasets import avengers_pro, jsonl, routellm, routerbench
 from centroute.datasets.builder import OutcomesBuilder, Reading
 from centroute.datasets.json_lines import Line, numbered_lines, opened
-from centroute.datasets.outcomes import Outcomes, show
+from centroute.datasets.outcomes import Outcomes
 from centroute.datasets.table import CSV_SUFFIXES, PARQUET_SUFFIXES, Table
 from centroute.errors import DataError
 

@@ -8,8 +8,8 @@ of github.com/lm-sys/RouteLLM, arXiv 2406.18665. The task is the name of the fil
 
 from collections.abc import Sequence
 
+from centroute._shown import show
 from centroute.datasets.builder import OutcomesBuilder
-from centroute.datasets.outcomes import show
 from centroute.datasets.routerbench import OTHER_COLUMN, check_models, has_outcome
 from centroute.datasets.table import INDEX_COLUMNS, Table
 from centroute.errors import DataError

@@ -15,8 +15,9 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 
+from centroute._shown import show
 from centroute.datasets.builder import MAX_MODELS, OutcomesBuilder
-from centroute.datasets.outcomes import model_name_fault, show
+from centroute.datasets.outcomes import model_name_fault
 from centroute.datasets.table import INDEX_COLUMNS, Table
 from centroute.errors import DataError
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, Self
 
+from centroute._shown import show
 from centroute.datasets.builder import Value
 from centroute.datasets.json_lines import (
     GZIP_MAGIC,
@@ -21,7 +22,6 @@ from centroute.datasets.json_lines import (
     opened,
     told_as_data_error,
 )
-from centroute.datasets.outcomes import show
 from centroute.errors import DataError
 
 CSV_SUFFIXES = (".csv", ".csv.gz")

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from centroute import __version__
 from centroute._atomic import write_atomic
 from centroute._kernel import Policy
+from centroute._shown import dollars, share
 from centroute.datasets import Outcomes
 from centroute.errors import DataError
 from centroute.evaluate import charts
@@ -517,21 +518,6 @@ def _metrics_section(evaluation: Evaluation) -> str:
         "Of the frontier, but for the arena score, which is that of the policy above.",
         _table(("", "value", "meaning"), rows),
     )
-
-
-def share(value: float | None) -> str:
-    """A share of one with a tenth of a per cent."""
-    return "unknown" if value is None else f"{100 * value:.1f} %"
-
-
-def dollars(value: float | None) -> str:
-    """USD with three significant digits."""
-    if value is None:
-        return "unknown"
-    if value == 0:
-        return "$0"
-    digits = max(2, 2 - int(np.floor(np.log10(abs(value)))))
-    return f"${value:.{digits}f}"
 
 
 def _chance(p_value: float | None) -> str:

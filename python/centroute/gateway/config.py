@@ -21,6 +21,7 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 from centroute._kernel import Policy
+from centroute._shown import show
 from centroute._toml import TomlTable, read_toml
 from centroute.conversation import Conversation
 from centroute.errors import DataError, PolicyError
@@ -199,12 +200,12 @@ class GatewayConfig:
         for model in self.models:
             if model not in pool:
                 raise DataError(
-                    f"{self.source}, models: {_show(model)} is not in the router; there are {_listing(pool)}"
+                    f"{self.source}, models: {show(model)} is not in the router; there are {_listing(pool)}"
                 )
         for model in pool:
             if self.place(model) is None:
                 raise DataError(
-                    f"{self.source}: nobody to ask for the model {_show(model)}; "
+                    f"{self.source}: nobody to ask for the model {show(model)}; "
                     f"add [upstreams.{DEFAULT_UPSTREAM}] or [models.{_key(model)}]"
                 )
 
@@ -306,19 +307,19 @@ class _Table(TomlTable):
     def check_keys(self, *known: str) -> None:
         for key in self.content:
             if key not in known:
-                self.fail(_show(key), f"is not known; there are {', '.join(known)}")
+                self.fail(show(key), f"is not known; there are {', '.join(known)}")
 
     def table(self, key: str) -> "_Table":
         value = self.content.get(key, {})
         shown = _key(key)
         if not isinstance(value, dict):
-            self.fail(shown, f"must be a table, got {_show(value)}")
+            self.fail(shown, f"must be a table, got {show(value)}")
         return _Table(self.source, f"{self.name}.{shown}" if self.name else shown, value)
 
     def optional_text(self, key: str) -> str | None:
         value = self.content.get(key)
         if value is not None and not (isinstance(value, str) and value.strip()):
-            self.fail(key, f"must be a text, got {_show(value)}")
+            self.fail(key, f"must be a text, got {show(value)}")
         return value if isinstance(value, str) else None
 
     def text(self, key: str, default: str) -> str:
@@ -327,25 +328,25 @@ class _Table(TomlTable):
     def whole(self, key: str, default: int, *, least: int = 0, most: int = 2**53) -> int:
         value = self.content.get(key, default)
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-            self.fail(key, f"must be a whole number from {least} to {most}, got {_show(value)}")
+            self.fail(key, f"must be a whole number from {least} to {most}, got {show(value)}")
         return value
 
     def seconds(self, key: str, default: float, *, least: float = 0.001) -> float:
         value = self.content.get(key, default)
         if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < math.inf:
-            self.fail(key, f"must be a finite number of seconds, {least:g} or more, got {_show(value)}")
+            self.fail(key, f"must be a finite number of seconds, {least:g} or more, got {show(value)}")
         return float(value)
 
     def share(self, key: str, default: float) -> float:
         value = self.content.get(key, default)
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-            self.fail(key, f"must be a number from 0 to 1, got {_show(value)}")
+            self.fail(key, f"must be a number from 0 to 1, got {show(value)}")
         return float(value)
 
     def flag(self, key: str, default: bool) -> bool:
         value = self.content.get(key, default)
         if not isinstance(value, bool):
-            self.fail(key, f"must be true or false, got {_show(value)}")
+            self.fail(key, f"must be true or false, got {show(value)}")
         return value
 
 
@@ -374,13 +375,13 @@ def _check_url(table: _Table, url: str) -> str:
         parts = urlsplit(url)
         port_is_valid = parts.port is None or parts.port > 0
     except ValueError:
-        table.fail("base_url", f"is no address, got {_show(url)}")
+        table.fail("base_url", f"is no address, got {show(url)}")
     if "@" in parts.netloc:
         # Not repeated: what stands before the @ is a secret.
         table.fail("base_url", "must hold no user or password; the key comes from api_key_env")
     wanted = parts.scheme in ("http", "https") and parts.hostname and port_is_valid
     if not wanted or parts.query or parts.fragment or not _PRINTABLE.fullmatch(url):
-        table.fail("base_url", f"must be http:// or https://, a host and a path, got {_show(url)}")
+        table.fail("base_url", f"must be http:// or https://, a host and a path, got {show(url)}")
     return url.rstrip("/")
 
 
@@ -429,7 +430,7 @@ def _read_session(table: _Table) -> Session:
     amounts = {key: table.content[key] for key in table.content}
     for key, amount in amounts.items():
         if isinstance(amount, bool) or not isinstance(amount, int | float) or not 0 <= amount < math.inf:
-            table.fail(key, f"must be a finite number of 0 or more, got {_show(amount)}")
+            table.fail(key, f"must be a finite number of 0 or more, got {show(amount)}")
     return Session(**amounts)  # type: ignore[arg-type]
 
 
@@ -449,14 +450,6 @@ def _read_log(table: _Table, folder: Path) -> LogConfig:
 def _key(name: str) -> str:
     """A name as TOML writes it."""
     return name if name.isidentifier() else json.dumps(name[:_SHOWN], ensure_ascii=False)
-
-
-def _show(value: object) -> str:
-    try:
-        shown = repr(value)
-    except RecursionError:
-        shown = f"a {type(value).__name__} that is nested too deeply"
-    return shown if len(shown) <= _SHOWN else shown[: _SHOWN - 1] + "…"
 
 
 def _listing(names: tuple[str, ...]) -> str:

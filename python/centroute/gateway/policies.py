@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from centroute._kernel import Policy
+from centroute._shown import show
 from centroute.errors import PolicyError
 from centroute.policy import make_policy, parse_policy
 
@@ -13,7 +14,6 @@ _TEXTS = (*_PAIR, "fallback")
 _FIELDS = (*_OBJECTIVES, "max_cost", *_NAMES, "fallback")
 _REMEMBERED = 1024
 _LONGEST = 4096
-_SHOWN = 80
 
 
 def policy_from_fields(values: Mapping[str, object]) -> Policy:
@@ -38,7 +38,7 @@ def policy_from_fields(values: Mapping[str, object]) -> Policy:
     for key, value in values.items():
         name = key.replace("-", "_")
         if name not in _FIELDS:
-            raise PolicyError(f"policy {_show(key)}: is not known; there are {', '.join(_FIELDS)}")
+            raise PolicyError(f"policy {show(key)}: is not known; there are {', '.join(_FIELDS)}")
         if name in known:
             raise PolicyError(f"policy {name}: is given twice")
         if value is not None:
@@ -49,17 +49,17 @@ def policy_from_fields(values: Mapping[str, object]) -> Policy:
 def _checked(name: str, value: object) -> object:
     if name not in _NAMES and name not in _TEXTS:
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise PolicyError(f"policy {name}: got {_show(value)}, wanted a number")
+            raise PolicyError(f"policy {name}: got {show(value)}, wanted a number")
         try:
             return float(value)
         except OverflowError:
-            raise PolicyError(f"policy {name}: got {_show(value)}, wanted a number") from None
+            raise PolicyError(f"policy {name}: got {show(value)}, wanted a number") from None
     if name in _NAMES:
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            raise PolicyError(f"policy {name}: got {_show(value)}, wanted a list of texts")
+            raise PolicyError(f"policy {name}: got {show(value)}, wanted a list of texts")
         return frozenset(value)
     if not isinstance(value, str):
-        raise PolicyError(f"policy {name}: got {_show(value)}, wanted a text")
+        raise PolicyError(f"policy {name}: got {show(value)}, wanted a text")
     return value
 
 
@@ -107,11 +107,3 @@ class PolicyBook:
             self._by_words.pop(next(iter(self._by_words)))
         self._by_words[suffix, header] = policy
         return policy
-
-
-def _show(value: object) -> str:
-    try:
-        shown = repr(value)
-    except RecursionError:
-        shown = f"a {type(value).__name__} that is nested too deeply"
-    return shown if len(shown) <= _SHOWN else shown[: _SHOWN - 1] + "…"
