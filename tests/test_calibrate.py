@@ -335,7 +335,8 @@ def test_threads_and_hash_seed_do_not_change_the_bytes(method, tmp_path):
     written = []
     for threads in ("1", "2"):
         path = tmp_path / f"{threads}.safetensors"
-        limits = {"OPENBLAS_NUM_THREADS": threads, "OMP_NUM_THREADS": threads, "PYTHONHASHSEED": threads}
+        libraries = ("OPENBLAS", "OMP", "MKL", "NUMBA", "RAYON")
+        limits = {f"{library}_NUM_THREADS": threads for library in libraries} | {"PYTHONHASHSEED": threads}
         subprocess.run([sys.executable, "-c", script, str(path)], env={**os.environ, **limits}, check=True)
         written.append(path.read_bytes())
     assert written[0] == written[1]
