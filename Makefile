@@ -6,7 +6,7 @@ RUST_SOURCES := $(shell find rust -path rust/fuzz -prune -o \( -name '*.rs' -o -
 PYTHON_FILES := python tests benches models examples .ci
 
 .DEFAULT_GOAL := help
-.PHONY: help demo edge dist test test-litellm test-debug ci fmt lint typecheck cargo-test bench bench-sweep bench-rust fuzz sbom deny valgrind instructions soak soak-hour quality bench-gateway bench-service bench-calibration clean toolchain
+.PHONY: help demo builds debug-build edge dist test test-litellm test-debug ci fmt lint typecheck cargo-test bench bench-sweep bench-rust fuzz sbom deny valgrind instructions soak soak-hour quality bench-gateway bench-service bench-calibration clean toolchain
 
 help: ## List the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -21,6 +21,13 @@ EDGE_FEATURES := --features centroute-edge/onnxruntime
 # build that the Rust tests need anyway.
 test: cargo-test $(VENV)/built ## Run all tests
 	PYTHONHASHSEED=0 CENTROUTE_EDGE=$(abspath target/debug/centroute-edge) $(BIN)/pytest --numprocesses=auto
+
+# What compiles, the release and the debug build side by side: `make --jobs=2 builds`.
+builds: $(VENV)/built debug-build
+
+debug-build: toolchain
+	cargo test --workspace --locked --quiet --no-run $(EDGE_FEATURES)
+	cargo build --workspace --locked --quiet $(EDGE_FEATURES)
 
 cargo-test: toolchain
 	cargo test --workspace --locked --quiet $(EDGE_FEATURES)

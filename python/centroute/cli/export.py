@@ -9,7 +9,7 @@ import numpy as np
 
 from centroute import Router
 from centroute._router_file import Precision, load_kernel
-from centroute._shown import dollars
+from centroute._shown import dollars, share
 from centroute.artifact import Artifact, Json
 from centroute.bundle import (
     EMBEDDER_FOLDER,
@@ -136,8 +136,8 @@ def _measured(
 
 def show_agreement(agreement: dict[str, Any], precision: str) -> None:
     """Print the comparison in three lines."""
-    share = 100 * agreement["equal_decisions"]
-    screen.out.print(f"{share:.2f} % of {agreement['n_queries']} decisions are those of f32")
+    equal = 100 * agreement["equal_decisions"]
+    screen.out.print(f"{equal:.2f} % of {agreement['n_queries']} decisions are those of f32")
     for key, name, show in (
         ("accuracy", "accuracy", share),
         ("mean_cost_usd", "mean cost", dollars),
