@@ -106,7 +106,7 @@ deny: ## Check licences, bans and sources of the Rust dependencies; needs cargo-
 	cargo deny check licenses bans sources
 
 # Tests that walk all of Unicode or all numbers take hours there.
-VALGRIND := valgrind -q --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite
+VALGRIND := valgrind -q --error-exitcode=9 --leak-check=full --show-leak-kinds=definite --errors-for-leak-kinds=definite
 valgrind: toolchain ## Run the Rust tests under valgrind
 	CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER='$(VALGRIND)' cargo test --package centroute-core \
 		--package centroute-embed --package centroute-edge --tests --locked --quiet $(EDGE_FEATURES) -- --test-threads=1 \
