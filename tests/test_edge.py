@@ -12,22 +12,20 @@ import threading
 import time
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 from bad_bundles import FOLDERS, TARS
+from edge_checks import BINARY, ROOT, assert_refused, assert_same, edge, wanted_decision
 
-from centroute import DataError, Policy, Router
+from centroute import Policy, Router
 from centroute.artifact import Artifact
 from centroute.bundle import pack_bundle, write_bundle, write_bundle_tar
 from centroute.calibrate import calibrate
 from centroute.datasets import read_outcomes
 from centroute.embedders import find_folder
 
-ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"
-BINARY = Path(os.environ.get("CENTROUTE_EDGE") or ROOT / "target" / "release" / "centroute-edge")
 LIBRARY = BINARY.parent
 WAIT = 20
 """Seconds after which a test that waits gives up."""
@@ -118,55 +116,6 @@ def pair(request, artifact, rich_artifact, folder):
     if not made.exists():
         bundle_of(chosen, made, precision=precision)
     return made, Router.load(made / "router.safetensors")
-
-
-def edge(*arguments, stdin=b"", environment=None):
-    done = subprocess.run(
-        [BINARY, *(part if isinstance(part, bytes) else str(part) for part in arguments)],
-        input=stdin,
-        capture_output=True,
-        timeout=120,
-        check=False,
-        env={**os.environ, **(environment or {})},
-    )
-    return done.returncode, done.stdout.decode(), done.stderr.decode()
-
-
-def assert_refused(result, *named):
-    code, out, err = result
-    assert code == 1, result
-    assert out == ""
-    assert err.startswith("centroute-edge: ")
-    assert len(err.splitlines()) == 1, err
-    for name in named:
-        assert name in err, err
-
-
-def wanted_decision(router, text, policy=None):
-    """What the Python package says, with the keys of the JSON; None for a text that it refuses."""
-    from centroute.decision_json import decision_to_json
-
-    try:
-        return decision_to_json(router.route(text, policy=policy))
-    except DataError:
-        return None
-
-
-def assert_same(found, wanted):
-    """Equal to the last bit of single precision, which is far less than a millionth."""
-    if wanted is None:
-        assert list(found) == ["error"]
-        return
-    assert list(found) == list(wanted)
-    for key, value in wanted.items():
-        if isinstance(value, float):
-            assert np.float32(found[key]) == np.float32(value), (key, found, wanted)
-        elif key == "clusters":
-            assert [cluster["id"] for cluster in found[key]] == [cluster["id"] for cluster in value]
-            weights = [np.float32(cluster["weight"]) for cluster in found[key]]
-            assert weights == [np.float32(cluster["weight"]) for cluster in value]
-        else:
-            assert found[key] == value, (key, found, wanted)
 
 
 def as_jsonl(texts, policies=None):

@@ -11,20 +11,19 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
+from edge_checks import BINARY, ROOT, assert_refused, assert_same, wanted_decision
+from edge_checks import edge as run_edge
 from tiny_embedder import DIM, graph, tokenizer, weights
 
-from centroute import DataError, Policy, Router
+from centroute import Policy, Router
 from centroute.bundle import pack_bundle, write_bundle
 from centroute.calibrate import calibrate
-from centroute.decision_json import decision_to_json
 from centroute.embedders import load_embedder
 from centroute.embedders.folder import write_embedder_folder
 
 onnx = pytest.importorskip("onnx", reason="the package onnx builds the graphs of this test")
 from onnx import TensorProto, helper  # noqa: E402
 
-ROOT = Path(__file__).resolve().parents[1]
-BINARY = Path(os.environ.get("CENTROUTE_EDGE") or ROOT / "target" / "release" / "centroute-edge")
 RUNTIME = next(Path(onnxruntime.__file__).parent.glob("capi/libonnxruntime.so.*"), None)
 RUNS = {"ORT_DYLIB_PATH": str(RUNTIME)}
 
@@ -123,24 +122,7 @@ def _needs_the_feature(bundle):
 
 
 def edge(*arguments, stdin=b"", **environment):
-    done = subprocess.run(
-        [BINARY, *map(str, arguments)],
-        input=stdin,
-        capture_output=True,
-        timeout=120,
-        check=False,
-        env={**os.environ, **RUNS, **environment},
-    )
-    return done.returncode, done.stdout.decode(), done.stderr.decode()
-
-
-def assert_refused(result, *named):
-    code, out, err = result
-    assert (code, out) == (1, ""), result
-    assert err.startswith("centroute-edge: ")
-    assert len(err.splitlines()) == 1, err
-    for name in named:
-        assert name in err, err
+    return run_edge(*arguments, stdin=stdin, environment={**RUNS, **environment})
 
 
 def texts(n=300):
@@ -148,32 +130,6 @@ def texts(n=300):
     made = [" ".join(pick.choices(WORDS, k=pick.randint(1, 60))) for _ in range(n)]
     # Nothing known, and nothing that is known beside the prefix.
     return [*made, "你你", "", " \n", "what is ", "[UNK] [CLS]", "a" * 5000, "river " * 900]
-
-
-def wanted_decision(router, text, policy=None):
-    """None for a text that the Python package refuses."""
-    try:
-        return decision_to_json(router.route(text, policy=policy))
-    except DataError:
-        return None
-
-
-def assert_same(found, wanted):
-    """Equal to the last bit of single precision."""
-    if wanted is None:
-        assert list(found) == ["error"]
-        assert " holds " in found["error"]
-        return
-    assert list(found) == list(wanted)
-    for key, value in wanted.items():
-        if isinstance(value, float):
-            assert np.float32(found[key]) == np.float32(value), (key, found, wanted)
-        elif key == "clusters":
-            for one, other in zip(found[key], value, strict=True):
-                assert one["id"] == other["id"]
-                assert np.float32(one["weight"]) == np.float32(other["weight"])
-        else:
-            assert found[key] == value, (key, found, wanted)
 
 
 def test_texts_are_decided_as_in_python(pair):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any, Literal
@@ -112,3 +113,20 @@ def file_stamp(path: str | os.PathLike[str]) -> FileStamp | None:
 def reason(error: OSError) -> str:
     """What the system says, in lower case."""
     return (error.strerror or str(error)).lower()
+
+
+def number_within(value: object, low: float, high: float) -> float:
+    """Return a number of the metadata.
+
+    Raises
+    ------
+    TypeError
+        If it is no finite number.
+    ValueError
+        If it is outside ``low`` to ``high``.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise TypeError(f"{value!r} is no finite number")
+    if not low <= value <= high:
+        raise ValueError(f"{value!r} is outside {low:g} to {high:g}")
+    return float(value)

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Final
 
+from centroute._router_file import number_within
 from centroute.errors import ArtifactError
 
 DEFAULT_CHOICES: Final = 10.0
@@ -127,14 +128,14 @@ class Agreement:
             If a number is missing, of another kind or outside its range, or there are not as many as models.
         """
         try:
-            lower = [[_number(value, -1.0, 1.0) for value in row] for row in entry["correlation"]]
-            means = tuple(_number(value, 0.0, 1.0) for value in entry["mean_quality"])
-            answered = tuple(_number(value, 0.0, 1.0) for value in entry["answered"])
+            lower = [[number_within(value, -1.0, 1.0) for value in row] for row in entry["correlation"]]
+            means = tuple(number_within(value, 0.0, 1.0) for value in entry["mean_quality"])
+            answered = tuple(number_within(value, 0.0, 1.0) for value in entry["answered"])
             numbers = {
-                "n_choices": _number(entry["n_choices"], 2.0, math.inf),
-                "trust": _number(entry["trust"], 0.0, 1.0),
-                "intercept": _number(entry["intercept"], -math.inf, math.inf),
-                "slope": _number(entry["slope"], 0.0, math.inf),
+                "n_choices": number_within(entry["n_choices"], 2.0, math.inf),
+                "trust": number_within(entry["trust"], 0.0, 1.0),
+                "intercept": number_within(entry["intercept"], -math.inf, math.inf),
+                "slope": number_within(entry["slope"], 0.0, math.inf),
             }
         except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
             raise ArtifactError(f"router metadata: agreement cannot be read ({error!r})") from error
@@ -147,14 +148,6 @@ class Agreement:
             for place, row in enumerate(lower)
         )
         return cls(mean_quality=means, answered=answered, correlation=rows, **numbers)
-
-
-def _number(value: object, low: float, high: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise TypeError(f"{value!r} is no finite number")
-    if not low <= value <= high:
-        raise ValueError(f"{value!r} is outside {low:g} to {high:g}")
-    return float(value)
 
 
 def vote_moments(quality: float, answered: float, n_choices: float) -> tuple[float, float, float]:

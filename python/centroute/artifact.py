@@ -16,6 +16,7 @@ from centroute._kernel import Kernel, Policy, __version__
 from centroute._router_file import Precision, load_kernel, read_metadata, reason
 from centroute.agreement import Agreement
 from centroute.errors import ArtifactError
+from centroute.policy import FIELDS
 from centroute.roles import RoleScores, roles_from_json, roles_to_json
 from centroute.surface import SurfaceFeatures
 
@@ -25,11 +26,6 @@ FORMAT_VERSION = 1
 Tensor = NDArray[np.float32] | NDArray[np.float16] | NDArray[np.int8]
 AlphaScore = Literal["cost-by-maximum", "min-max", "reciprocal-rank"]
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
-
-_POLICY_FIELDS = (
-    "alpha", "willingness_to_pay", "max_mean_cost", "min_quality", "strong", "weak", "strong_share",
-    "max_cost", "allow", "deny", "require", "fallback", "n_models",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,7 +291,7 @@ class Artifact:
 def policy_to_json(policy: Policy) -> dict[str, Json]:
     """Fields that a policy sets, sets as sorted lists."""
     fields: dict[str, Json] = {}
-    for name in _POLICY_FIELDS:
+    for name in (*FIELDS, "n_models"):
         value = getattr(policy, name)
         if value is not None:
             fields[name] = sorted(value) if isinstance(value, frozenset) else value

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Final
 
+from centroute._decision_facts import DecisionFacts
 from centroute._kernel import Decision, Policy
 from centroute.agreement import Agreement, n_samples, signed_root, vote_moments
 from centroute.errors import PolicyError
@@ -48,7 +49,7 @@ Candidate = tuple[int, float, float | None]
 
 
 @dataclass(frozen=True, slots=True)
-class EnsembleDecision:
+class EnsembleDecision(DecisionFacts):
     """The models to ask about one query, in the order in which to ask them.
 
     Attributes
@@ -82,31 +83,6 @@ class EnsembleDecision:
     def n_calls(self) -> int:
         """Calls when all are asked: an entry ``model@n5`` is five."""
         return sum(map(n_samples, self.models))
-
-    @property
-    def similarity(self) -> float:
-        """Cosine similarity of the nearest cluster."""
-        return self.best.similarity
-
-    @property
-    def in_distribution(self) -> bool:
-        """Whether the query resembles the calibration data."""
-        return self.best.in_distribution
-
-    @property
-    def clusters(self) -> tuple[tuple[int, float], ...]:
-        """Pairs of cluster id and weight, nearest first."""
-        return self.best.clusters
-
-    @property
-    def generation(self) -> int:
-        """Which loading of the router decided."""
-        return self.best.generation
-
-    @property
-    def sha256(self) -> str:
-        """SHA-256 of the router file that decided."""
-        return self.best.sha256
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
+from centroute._decision_facts import DecisionFacts
 from centroute._kernel import Decision, Policy
 from centroute.errors import PolicyError
 from centroute.knapsack import Selection, select
@@ -76,7 +77,7 @@ class RoleChoice:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(DecisionFacts):
     """A model for each role.
 
     Attributes
@@ -125,21 +126,6 @@ class Plan:
         """Predicted cost in USD of all roles, None when one is unknown."""
         known = [choice.cost for choice in self.roles if choice.cost is not None]
         return sum(known) if len(known) == len(self.roles) else None
-
-    @property
-    def in_distribution(self) -> bool:
-        """Whether the query resembles the calibration data."""
-        return self.best.in_distribution
-
-    @property
-    def generation(self) -> int:
-        """Which loading of the router decided."""
-        return self.best.generation
-
-    @property
-    def sha256(self) -> str:
-        """SHA-256 of the router file that decided."""
-        return self.best.sha256
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,9 +32,14 @@ from centroute.errors import PolicyError
 
 __all__ = ["Policy", "make_policy", "parse_policy"]
 
-_NUMBERS = ("alpha", "willingness_to_pay", "max_mean_cost", "min_quality", "strong_share", "max_cost")
-_NAMES = ("allow", "deny", "require")
-_TEXTS = ("strong", "weak", "fallback")
+OBJECTIVES = (
+    "alpha", "willingness_to_pay", "max_mean_cost", "min_quality", "strong", "weak", "strong_share",
+)  # fmt: skip
+NAMES = ("allow", "deny", "require")
+TEXTS = ("strong", "weak", "fallback")
+FIELDS = (*OBJECTIVES, "max_cost", *NAMES, "fallback")
+"""Fields that texts, JSON and TOML may set."""
+_NUMBERS = tuple(name for name in FIELDS if name not in (*NAMES, *TEXTS))
 
 
 def parse_policy(text: str) -> Policy:
@@ -54,15 +59,15 @@ def parse_policy(text: str) -> Policy:
     for pair in filter(None, (pair.strip() for pair in text.split(";"))):
         name, separator, value = (part.strip() for part in pair.partition("="))
         name = name.replace("-", "_")
-        if not separator or name not in (*_NUMBERS, *_NAMES, *_TEXTS):
-            known = ", ".join((*_NUMBERS, *_NAMES, *_TEXTS))
+        if not separator or name not in (*_NUMBERS, *NAMES, *TEXTS):
+            known = ", ".join((*_NUMBERS, *NAMES, *TEXTS))
             raise PolicyError(f"policy {pair!r}: wanted field=value with one of {known}")
         if name in _NUMBERS:
             try:
                 fields[name] = float(value)
             except ValueError:
                 raise PolicyError(f"policy {name}: got {value!r}, wanted a number") from None
-        elif name in _NAMES:
+        elif name in NAMES:
             fields[name] = {item.strip() for item in value.split(",") if item.strip()}
         else:
             fields[name] = value

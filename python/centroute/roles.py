@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from centroute._router_file import number_within
 from centroute.errors import ArtifactError
 
 MAX_ROLES: Final = 64
@@ -111,16 +112,8 @@ def _to_json(score: RoleScore) -> list[float]:
 def _from_json(numbers: Any) -> RoleScore:
     offset, error, factor, n_outcomes = numbers
     return RoleScore(
-        _number(offset, -1.0, 1.0),
-        _number(error, 0.0, 1.0),
-        _number(factor, 0.0, math.inf),
-        int(_number(n_outcomes, 0.0, math.inf)),
+        number_within(offset, -1.0, 1.0),
+        number_within(error, 0.0, 1.0),
+        number_within(factor, 0.0, math.inf),
+        int(number_within(n_outcomes, 0.0, math.inf)),
     )
-
-
-def _number(value: object, low: float, high: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise TypeError(f"{value!r} is no finite number")
-    if not low <= value <= high:
-        raise ValueError(f"{value!r} is outside {low:g} to {high:g}")
-    return float(value)

@@ -35,6 +35,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from centroute._decision_facts import DecisionFacts
 from centroute._kernel import Decision, Policy
 
 Decide = Callable[[Policy | None], Decision]
@@ -76,7 +77,7 @@ class Session:
 
 
 @dataclass(frozen=True, slots=True)
-class KeptDecision:
+class KeptDecision(DecisionFacts):
     """The decision for the session's model, where another would have been chosen.
 
     It has the attributes of a `Decision`. The ranking starts with the model that was kept.
@@ -127,26 +128,6 @@ class KeptDecision:
         return None
 
     @property
-    def similarity(self) -> float:
-        """Cosine similarity of the nearest cluster."""
-        return self.best.similarity
-
-    @property
-    def sha256(self) -> str:
-        """SHA-256 of the router file that decided."""
-        return self.best.sha256
-
-    @property
-    def in_distribution(self) -> bool:
-        """Whether the query resembles the calibration data."""
-        return self.best.in_distribution
-
-    @property
-    def clusters(self) -> tuple[tuple[int, float], ...]:
-        """Pairs of cluster id and weight, nearest first."""
-        return self.best.clusters
-
-    @property
     def ranking(self) -> tuple[str, ...]:
         """Names of all candidates: the one that was kept, then the others, best first."""
         return (self.model, *(name for name in self.best.ranking if name != self.model))
@@ -156,11 +137,6 @@ class KeptDecision:
         """What all candidates are predicted to score and cost, in the order of the ranking."""
         others = (one for one in self.best.predictions if one[0] != self.model_id)
         return (*self.kept.predictions, *others)
-
-    @property
-    def generation(self) -> int:
-        """Which loading of the router decided."""
-        return self.best.generation
 
 
 def stay_or_switch(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from centroute import _kernel
 from centroute.embedders.base import Embedder
 from centroute.embedders.folder import EmbedderDescription, EmbedderFolder
-from centroute.embedders.tokenizer import implementation, refusing_panics
+from centroute.embedders.tokenizer import implementation
 from centroute.errors import EmbedderError
 
 if TYPE_CHECKING:
@@ -60,24 +60,23 @@ def open_static_embedder(folder: EmbedderFolder, *, threads: int = 1) -> StaticE
     except OSError as error:
         raise EmbedderError(f"{error.filename}: cannot be read: {error.strerror}") from error
     try:
-        with refusing_panics():
-            if table is None:
-                static = _kernel.StaticEmbedder.from_onnx(
-                    model, tokenizer, max_tokens=description.max_tokens, prefix=description.prefix
-                )
-            else:
-                static = _kernel.StaticEmbedder.from_safetensors(
-                    model,
-                    tokenizer,
-                    rows=table.rows,
-                    weights=table.weights,
-                    mapping=table.mapping,
-                    max_tokens=description.max_tokens,
-                    prefix=description.prefix,
-                    max_characters=table.max_characters,
-                    add_special_tokens=table.adds_special_tokens,
-                    drop_unknown=table.drops_unknown,
-                )
+        if table is None:
+            static = _kernel.StaticEmbedder.from_onnx(
+                model, tokenizer, max_tokens=description.max_tokens, prefix=description.prefix
+            )
+        else:
+            static = _kernel.StaticEmbedder.from_safetensors(
+                model,
+                tokenizer,
+                rows=table.rows,
+                weights=table.weights,
+                mapping=table.mapping,
+                max_tokens=description.max_tokens,
+                prefix=description.prefix,
+                max_characters=table.max_characters,
+                add_special_tokens=table.adds_special_tokens,
+                drop_unknown=table.drops_unknown,
+            )
     except EmbedderError as error:
         at_fault = folder.tokenizer if str(error).startswith("not a tokenizer") else folder.model
         raise EmbedderError(f"{at_fault}: {error}") from None

@@ -7,8 +7,6 @@ left to the crate ``tokenizers``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from centroute._kernel import Tokenizer
@@ -31,8 +29,7 @@ def open_tokenizer(path: Path, *, max_tokens: int) -> Tokenizer:
         If the file cannot be read, is no tokenizer or has no token; one line with its name.
     """
     try:
-        with refusing_panics():
-            tokenizer = Tokenizer(path.read_bytes(), max_tokens=max_tokens)
+        tokenizer = Tokenizer(path.read_bytes(), max_tokens=max_tokens)
     except OSError as error:
         raise EmbedderError(f"{path}: cannot be read: {error.strerror}") from error
     except EmbedderError as error:
@@ -40,23 +37,6 @@ def open_tokenizer(path: Path, *, max_tokens: int) -> Tokenizer:
     if tokenizer.n_token_ids == 0:
         raise EmbedderError(f"{path}: not a tokenizer: it has no token")
     return tokenizer
-
-
-@contextmanager
-def refusing_panics() -> Iterator[None]:
-    """Tell a panic of the crate `tokenizers`, which some broken files lead it into, as an error of the file.
-
-    Raises
-    ------
-    EmbedderError
-        In the place of the panic.
-    """
-    try:
-        yield
-    except BaseException as error:
-        if type(error).__name__ != "PanicException":
-            raise
-        raise EmbedderError(f"not a tokenizer: {error}") from None
 
 
 def implementation(fallback_reason: str | None) -> str:

@@ -5,13 +5,8 @@ from collections.abc import Mapping
 from centroute._kernel import Policy
 from centroute._shown import show
 from centroute.errors import PolicyError
-from centroute.policy import make_policy, parse_policy
+from centroute.policy import FIELDS, NAMES, OBJECTIVES, TEXTS, make_policy, parse_policy
 
-_PAIR = ("strong", "weak")
-_OBJECTIVES = ("alpha", "willingness_to_pay", "max_mean_cost", "min_quality", *_PAIR, "strong_share")
-_NAMES = ("allow", "deny", "require")
-_TEXTS = (*_PAIR, "fallback")
-_FIELDS = (*_OBJECTIVES, "max_cost", *_NAMES, "fallback")
 _REMEMBERED = 1024
 _LONGEST = 4096
 
@@ -37,8 +32,8 @@ def policy_from_fields(values: Mapping[str, object]) -> Policy:
     known: dict[str, object] = {}
     for key, value in values.items():
         name = key.replace("-", "_")
-        if name not in _FIELDS:
-            raise PolicyError(f"policy {show(key)}: is not known; there are {', '.join(_FIELDS)}")
+        if name not in FIELDS:
+            raise PolicyError(f"policy {show(key)}: is not known; there are {', '.join(FIELDS)}")
         if name in known:
             raise PolicyError(f"policy {name}: is given twice")
         if value is not None:
@@ -47,14 +42,14 @@ def policy_from_fields(values: Mapping[str, object]) -> Policy:
 
 
 def _checked(name: str, value: object) -> object:
-    if name not in _NAMES and name not in _TEXTS:
+    if name not in NAMES and name not in TEXTS:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise PolicyError(f"policy {name}: got {show(value)}, wanted a number")
         try:
             return float(value)
         except OverflowError:
             raise PolicyError(f"policy {name}: got {show(value)}, wanted a number") from None
-    if name in _NAMES:
+    if name in NAMES:
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             raise PolicyError(f"policy {name}: got {show(value)}, wanted a list of texts")
         return frozenset(value)
@@ -71,11 +66,11 @@ def over(own: Policy, default: Policy) -> Policy:
     >>> over(Policy(alpha=0.5), Policy(min_quality=0.8, deny={"gpt-4"}))
     Policy(alpha=0.5, deny=frozenset({'gpt-4'}))
     """
-    has_objective = any(getattr(own, name) is not None for name in _OBJECTIVES)
+    has_objective = any(getattr(own, name) is not None for name in OBJECTIVES)
     added = {
         name: getattr(default, name)
-        for name in _FIELDS
-        if getattr(own, name) is None and not (has_objective and name in _OBJECTIVES)
+        for name in FIELDS
+        if getattr(own, name) is None and not (has_objective and name in OBJECTIVES)
     }
     return own.replace(**added)
 
