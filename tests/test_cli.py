@@ -31,6 +31,7 @@ EVALUATE_KEYS = {
     "n_queries", "n_left_out", "accuracy", "mean_cost_usd", "best_single", "oracle", "random",
     "headroom_captured", "models", "frontier", "budgets", "interval_95", "metrics", "gain_over_best_single",
     "macro_accuracy", "datasets", "best_per_dataset", "alpha_rule", "knn", "avengers_pro", "calibration",
+    "axes",
 }  # fmt: skip
 POLICY_FLAGS = (
     "--alpha", "--willingness-to-pay", "--max-mean-cost", "--min-quality", "--max-cost", "--allow", "--deny",
@@ -43,7 +44,8 @@ OPTIONS = {
         "--default-policy",
     ),
     "evaluate": ("--json", "--report", "--plot", "--calibration", *POLICY_FLAGS),
-    "route": ("--json", *POLICY_FLAGS),
+    "route": ("--json", "--n-models", *POLICY_FLAGS),
+    "plan": ("--json", "--roles", *POLICY_FLAGS),
     "inspect": ("--json",),
 }  # fmt: skip
 

@@ -1,5 +1,6 @@
 """Ensembles: which models are chosen, what their votes weigh, what they reach where the optimum is known."""
 
+import asyncio
 import dataclasses
 import itertools
 import json
@@ -236,6 +237,9 @@ def test_an_ensemble_of_text_conversation_and_row_is_the_same(artifact: Artifact
         router.route_ensemble(text, policy=policy),
         router.route_ensemble([{"role": "user", "content": text}], policy=policy),
         router.route_ensemble_embedding(router.embed([text])[0], policy=policy),
+        router.route_ensemble_batch(["Name a river", text], policy=policy)[1],
+        asyncio.run(router.aroute_ensemble(text, policy=policy)),
+        asyncio.run(router.aroute_ensemble(text + " " * 40_000, policy=policy)),
     ]
     assert len({(one.models, one.weights, one.cost, one.quality) for one in found}) == 1
     decision = found[0]
@@ -554,6 +558,22 @@ def test_evaluate_measures_ensembles(files: tuple[Path, Path], cli: Cli) -> None
     assert "votes of up to 3 models" in cli("evaluate", *files, "--ensemble", 3).out
     cheap = json.loads(cli("evaluate", *files, "--ensemble", 3, "--max-cost", 0.04, "--json", "-").out)
     assert cheap["ensemble"]["mean_cost_usd"] <= 0.04
+
+
+def test_route_shows_ensembles(files: tuple[Path, Path], cli: Cli) -> None:
+    asked = ("route", files[0], "Which letter is it?", "", "--n-models", 3)
+    shown = cli(*asked)
+    assert shown.code == 1
+    assert "vote right" in shown.out
+    assert "text 2 holds only spaces or nothing" in shown.err
+    first, second = map(json.loads, cli(*asked, "--json").out.splitlines())
+    assert set(first) == {"models", "quality", "cost_usd", "n_calls", "best"}
+    assert 1 <= len(first["models"]) <= 3
+    assert set(first["models"][0]) == {"model", "weight", "quality", "cost_usd"}
+    assert set(second) == {"error"}
+    refused = cli(*asked, "--alpha", 0.5)
+    assert (refused.code, refused.err.count("\n")) == (1, 1)
+    assert "policy alpha: it compares single models" in refused.err
 
 
 def write_without(data: Path, target: Path, change: Callable[[dict[str, Any]], None]) -> Path:

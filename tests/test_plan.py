@@ -1,5 +1,6 @@
 """Plans: what the search finds, what a role changes, and what plans reach where the optimum is known."""
 
+import asyncio
 import dataclasses
 import itertools
 import json
@@ -595,6 +596,42 @@ def test_a_damaged_plan_in_a_router_file_is_refused(plan: Any, pack: Any) -> Non
     metadata["models"][0]["plan"] = plan
     with pytest.raises(ArtifactError, match="router metadata: the plan of a model"):
         Artifact.from_kernel(Kernel(pack(kernel.tensors(), metadata)))
+
+
+def test_a_plan_is_awaited_as_it_is_called(router_file: Path) -> None:
+    router, text, policy = Router.load(router_file), "Write a sorting function.", Policy(max_cost=0.02)
+    wanted = router.plan(text, roles=ROLES, policy=policy)
+    for query in (text, text + " " * 40_000):
+        found = asyncio.run(router.aplan(query, roles=ROLES, policy=policy))
+        assert (found.roles, found.lead) == (wanted.roles, wanted.lead)
+
+
+def test_the_command_plans(router_file: Path, cli: Any) -> None:
+    asked = (
+        "plan",
+        router_file,
+        "Write a sorting function.",
+        "--roles",
+        "planner,coder",
+        "--roles",
+        "critic",
+    )
+    shown = cli(*asked, "--max-cost", 0.01)
+    assert (shown.code, shown.err) == (0, "")
+    assert [line.split()[0] for line in shown.out.splitlines()[1:4]] == list(ROLES)
+    assert "no outcomes in this role" in shown.out
+    found = json.loads(cli(*asked, "--json").out)
+    assert [choice["role"] for choice in found["roles"]] == list(ROLES)
+    assert {"single", "is_single_as_good", "lead", "lead_se", "is_optimal", "best"} < set(found)
+    for more, says in (
+        (("--alpha", 0.5), "policy alpha: it says nothing of a plan"),
+        (("--roles", "coder"), "roles: 'coder' is there twice"),
+        (("--max-cost", 1e-9), "plan: max_cost=1e-09 USD leaves no candidate"),
+    ):
+        refused = cli(*asked, *more)
+        assert refused.code == 1
+        assert refused.err.startswith(f"centroute: {says}")
+        assert refused.err.count("\n") == 1
 
 
 def test_a_text_is_planned_without_numpy_until_it_is_needed(router_file: Path) -> None:

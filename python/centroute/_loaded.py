@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache, partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from centroute._kernel import Decision, Kernel, Policy, StaticEmbedder, surface_features
 from centroute._router_file import read_metadata
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from centroute.session import Decide, KeptDecision, Session
     from centroute.surface import SurfaceFeatures
 
+T = TypeVar("T")
 Query = str | Sequence[Message]
 """A text, or the messages of a conversation."""
 
@@ -156,19 +157,7 @@ class Loaded:
         # With a system prompt there are two texts to embed, and NumPy to load.
         return not system and len(text) <= self.quick_characters
 
-    def decide(
-        self, text: str, system: str, *, policy: Policy | None, session: Session | None
-    ) -> Decision | KeptDecision:
-        """Decide one query that was read; errors as `Router.route`."""
-        return self._choose(self._under_any_policy(text, system), policy, session)
-
-    def decide_ensemble(
-        self, text: str, system: str, *, policy: Policy, n_choices: float | None
-    ) -> EnsembleDecision:
-        """Decide whom to ask about one query that was read; errors as `Router.route_ensemble`."""
-        return self.ensemble(self._under_any_policy(text, system), policy, n_choices=n_choices)
-
-    def ensemble(self, decide: Decide, policy: Policy, *, n_choices: float | None) -> EnsembleDecision:
+    def ensemble(self, decide: Decide, policy: Policy, n_choices: float | None) -> EnsembleDecision:
         """Decide whom to ask about the query of ``decide``; errors as `Router.route_ensemble`."""
         from centroute.ensemble import decide_ensemble
 
@@ -180,10 +169,6 @@ class Loaded:
             agreement=self.agreement,
             n_choices=n_choices,
         )
-
-    def decide_plan(self, text: str, system: str, roles: Sequence[str], policy: Policy | None) -> Plan:
-        """Assign a model to each role for one query that was read; errors as `Router.plan`."""
-        return self.plan(self._under_any_policy(text, system), roles, policy)
 
     def plan(self, decide: Decide, roles: Sequence[str], policy: Policy | None) -> Plan:
         """Assign a model to each role for the query of ``decide``; errors as `Router.plan`."""
@@ -199,15 +184,14 @@ class Loaded:
             error_of=self.quality_se,
         )
 
-    def _under_any_policy(self, text: str, system: str) -> Decide:
+    def under_any_policy(self, text: str, system: str) -> Decide:
+        """A query that was read, to be decided under whatever policy; errors as `Router.route`."""
         if self.static is not None and not system:
             return partial(self.kernel.route_text, self.static, text)
         return partial(self.kernel.route, self.embed([text], systems=[system])[0])
 
-    async def decide_in_batch(
-        self, text: str, system: str, *, policy: Policy | None, session: Session | None
-    ) -> Decision | KeptDecision:
-        """Decide one query whose text is embedded with those of other tasks; there must be a batcher."""
+    async def in_batch(self, text: str, system: str, choose: Callable[[Decide], T]) -> T:
+        """Choose for one query whose text is embedded with those of other tasks; there must be a batcher."""
         import asyncio
 
         from centroute._workers import in_worker
@@ -217,12 +201,13 @@ class Loaded:
         self.kernel.counters.observe("embed", time.perf_counter_ns() - started)
         system_rows = [await in_worker(self._system_row, system)] if system else []
         rows = self.finish(row[None], [text], system_rows=system_rows)
-        choose = partial(self._choose, partial(self.kernel.route, rows[0]), policy, session)
-        return choose() if self._searches_quickly else await in_worker(choose)
+        decide = partial(self.kernel.route, rows[0])
+        return choose(decide) if self._searches_quickly else await in_worker(choose, decide)
 
-    def _choose(
+    def choose(
         self, decide: Decide, policy: Policy | None, session: Session | None
     ) -> Decision | KeptDecision:
+        """Decide on one model for the query of ``decide``; errors as `Router.route`."""
         if session is None:
             return decide(policy)
         from centroute.session import stay_or_switch

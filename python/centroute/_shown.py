@@ -20,6 +20,11 @@ def share(value: float | None) -> str:
     return "unknown" if value is None else f"{100 * value:.1f} %"
 
 
+def points(value: float | None) -> str:
+    """A difference of two shares in points of a hundred, with its sign."""
+    return "unknown" if value is None else f"{100 * value:+.1f}"
+
+
 def dollars(value: float | None) -> str:
     """USD with three significant digits."""
     if value is None or math.isnan(value):

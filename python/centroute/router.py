@@ -8,11 +8,11 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from centroute._fork import renewed_after_fork
 from centroute._kernel import Counters, Decision, DecisionBatch, Kernel, Policy
@@ -31,8 +31,10 @@ if TYPE_CHECKING:
     from centroute.ensemble import EnsembleDecision
     from centroute.microbatch import MicroBatch
     from centroute.plan import Plan
-    from centroute.session import KeptDecision, Session
+    from centroute.session import Decide, KeptDecision, Session
     from centroute.watch_file import Watch
+
+T = TypeVar("T")
 
 
 class Router:
@@ -400,9 +402,7 @@ class Router:
         static = loaded.static
         if static is not None and session is None and type(query) is str:
             return loaded.kernel.route_text(static, query, policy)
-        loaded = self._ready()
-        text, system = loaded.read(query)
-        return loaded.decide(text, system, policy=policy, session=session)
+        return self._chosen(query, lambda loaded, decide: loaded.choose(decide, policy, session))
 
     def route_ensemble(
         self, query: Query, *, policy: Policy, n_choices: float | None = None
@@ -437,16 +437,29 @@ class Router:
         DataError, OverloadError
             As :meth:`route`.
         """
-        loaded = self._ready()
-        text, system = loaded.read(query)
-        return loaded.decide_ensemble(text, system, policy=policy, n_choices=n_choices)
+        return self._chosen(query, lambda loaded, decide: loaded.ensemble(decide, policy, n_choices))
 
     def route_ensemble_embedding(
         self, embedding: NDArray[np.float32], *, policy: Policy, n_choices: float | None = None
     ) -> EnsembleDecision:
         """Decide on the ensemble of one embedding of your own, C-contiguous float32 ``[dim]``."""
         loaded = self._loaded
-        return loaded.ensemble(partial(loaded.kernel.route, embedding), policy, n_choices=n_choices)
+        return loaded.ensemble(partial(loaded.kernel.route, embedding), policy, n_choices)
+
+    def route_ensemble_batch(
+        self, queries: Sequence[Query], *, policy: Policy, n_choices: float | None = None
+    ) -> list[EnsembleDecision]:
+        """Decide on the ensembles of many queries, which are embedded together.
+
+        Parameters and errors as :meth:`route_ensemble`, with the index.
+        """
+        _refuse_one_string(queries)
+        loaded = self._ready()
+        texts, systems = _read_all(loaded, queries)
+        return [
+            loaded.ensemble(partial(loaded.kernel.route, row), policy, n_choices)
+            for row in loaded.embed(texts, systems=systems)
+        ]
 
     def plan(self, query: Query, *, roles: Sequence[str], policy: Policy | None = None) -> Plan:
         """Assign a model to each role of an agent that is to work on one query.
@@ -480,9 +493,7 @@ class Router:
         DataError, OverloadError
             As :meth:`route`.
         """
-        loaded = self._ready()
-        text, system = loaded.read(query)
-        return loaded.decide_plan(text, system, roles, policy)
+        return self._chosen(query, lambda loaded, decide: loaded.plan(decide, roles, policy))
 
     def plan_embedding(
         self, embedding: NDArray[np.float32], *, roles: Sequence[str], policy: Policy | None = None
@@ -508,21 +519,44 @@ class Router:
         embedder. All else, and the loading of the embedder, is done in a worker thread. Parameters and errors
         as :meth:`route`.
         """
+        return await self._chosen_meanwhile(
+            query, lambda loaded, decide: loaded.choose(decide, policy, session)
+        )
+
+    async def aroute_ensemble(
+        self, query: Query, *, policy: Policy, n_choices: float | None = None
+    ) -> EnsembleDecision:
+        """Decide which models to ask, as :meth:`route_ensemble`, without holding the event loop."""
+        return await self._chosen_meanwhile(
+            query, lambda loaded, decide: loaded.ensemble(decide, policy, n_choices)
+        )
+
+    async def aplan(self, query: Query, *, roles: Sequence[str], policy: Policy | None = None) -> Plan:
+        """Assign a model to each role, as :meth:`plan`, without holding the event loop."""
+        return await self._chosen_meanwhile(query, lambda loaded, decide: loaded.plan(decide, roles, policy))
+
+    def _chosen(self, query: Query, choose: Callable[[Loaded, Decide], T]) -> T:
+        """What is chosen for a query that can be decided under any policy."""
+        loaded = self._ready()
+        return choose(loaded, loaded.under_any_policy(*loaded.read(query)))
+
+    async def _chosen_meanwhile(self, query: Query, choose: Callable[[Loaded, Decide], T]) -> T:
+        """The same: at once where that takes microseconds, else in a batch or a worker thread."""
         if is_short(query):
             loaded = self._loaded
             text, system = loaded.read(query)
             if loaded.is_quick(text, system):
-                return loaded.decide(text, system, policy=policy, session=session)
+                return choose(loaded, loaded.under_any_policy(text, system))
             if loaded.microbatch is not None:
                 if loaded.embedder is None:
                     from centroute._workers import in_worker
 
                     loaded = await in_worker(self._ready)
                 if loaded.batcher is not None:
-                    return await loaded.decide_in_batch(text, system, policy=policy, session=session)
+                    return await loaded.in_batch(text, system, partial(choose, loaded))
         from centroute._workers import in_worker
 
-        return await in_worker(self.route, query, policy=policy, session=session)
+        return await in_worker(self._chosen, query, choose)
 
     def time_stages(self, text: str, *, policy: Policy | None = None) -> tuple[int, int, int]:
         """Decide one text and tell the nanoseconds it took to tokenize, to embed and to decide.

@@ -195,12 +195,11 @@ def evaluate(router: Path, data: Path, **options: Any) -> None:
 @app.command()
 @router_argument
 @click.argument("texts", metavar="[TEXT]...", nargs=-1)
+@click.option("--n-models", type=click.IntRange(min=1), help="Up to so many models a query, for a vote.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a query.")
 @other_embedder_option
 @policy_options
-def route(
-    router: Path, texts: tuple[str, ...], as_json: bool, embedder: str | None, **policy: object
-) -> None:
+def route(router: Path, texts: tuple[str, ...], **options: Any) -> None:
     """Choose a model for each query.
 
     Queries are the TEXTs, or without any the lines of standard input.
@@ -208,7 +207,30 @@ def route(
     from centroute.cli.policy_flags import PolicyFlags
     from centroute.cli.route import run_route
 
-    run_route(router, texts, as_json=as_json, embedder=embedder, flags=PolicyFlags(**policy))  # type: ignore[arg-type]
+    own = {name: options.pop(name) for name in ("n_models", "as_json", "embedder")}
+    run_route(router, texts, **own, flags=PolicyFlags(**options))
+
+
+@app.command()
+@router_argument
+@click.argument("texts", metavar="[TEXT]...", nargs=-1)
+@click.option(
+    "--roles", multiple=True, required=True, metavar="ROLE", help="Roles to fill; repeat it, or use commas."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a query.")
+@other_embedder_option
+@policy_options
+def plan(router: Path, texts: tuple[str, ...], **options: Any) -> None:
+    """Choose a model for each role of an agent, for each query.
+
+    Queries are the TEXTs, or without any the lines of standard input. The limits of cost hold for all roles
+    together.
+    """
+    from centroute.cli.plan import run_plan
+    from centroute.cli.policy_flags import PolicyFlags
+
+    own = {name: options.pop(name) for name in ("roles", "as_json", "embedder")}
+    run_plan(router, texts, **own, flags=PolicyFlags(**options))
 
 
 @app.command()

@@ -1,42 +1,37 @@
 """``centroute route``."""
 
-import json
-import sys
-import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-from centroute import Decision, Policy, Router
+from centroute import Decision, Router
 from centroute._shown import dollars
-from centroute.cli import screen
 from centroute.cli.policy_flags import PolicyFlags
-from centroute.decision_json import decision_to_json
-from centroute.errors import DataError
+from centroute.cli.queries import for_each_query
+from centroute.decision_json import decision_to_json, ensemble_to_json
+from centroute.ensemble import EnsembleDecision
 
 
 def run_route(
-    router_file: Path, texts: Sequence[str], *, as_json: bool, embedder: str | None, flags: PolicyFlags
+    router_file: Path,
+    texts: Sequence[str],
+    *,
+    n_models: int | None,
+    as_json: bool,
+    embedder: str | None,
+    flags: PolicyFlags,
 ) -> None:
-    """Route the texts, or one query a line from stdin; one at fault is told, and the rest go on."""
+    """Route the texts, or one query a line from stdin; to several models each where `n_models` is given."""
     router = Router.load(router_file, embedder=embedder)
     policy = flags.policy(router)
-    if not texts and sys.stdin.isatty():
-        screen.warn("one query a line; end with Ctrl-D")
-    place = "text" if texts else "stdin line"
-    n_faults = 0
-    for number, text in enumerate(texts or _lines(), start=1):
-        try:
-            decision = _route_at(router, text, policy, f"{place} {number}")
-        except DataError as error:
-            n_faults += 1
-            screen.warn(str(error))
-            if as_json:
-                # Keeps the answers beside their questions.
-                sys.stdout.write(json.dumps({"error": str(error)}) + "\n")
-            continue
-        _print(decision, text, as_json=as_json)
-    if n_faults:
-        sys.exit(1)
+    if n_models is None:
+        decide = partial(router.route, policy=policy)
+        for_each_query(texts, decide, explain=explanation, to_json=decision_to_json, as_json=as_json)
+    else:
+        decide_all = partial(router.route_ensemble, policy=policy.replace(n_models=n_models))
+        for_each_query(
+            texts, decide_all, explain=_explained_ensemble, to_json=ensemble_to_json, as_json=as_json
+        )
 
 
 def explanation(decision: Decision) -> str:
@@ -54,28 +49,15 @@ def explanation(decision: Decision) -> str:
     )
 
 
-def _print(decision: Decision, text: str, *, as_json: bool) -> None:
-    if as_json:
-        sys.stdout.write(json.dumps(decision_to_json(decision), allow_nan=False) + "\n")
-        sys.stdout.flush()
-        return
-    shown = " ".join(text.split())
-    shown = shown if len(shown) <= 76 else shown[:75] + "…"
-    # Control characters and lone surrogates are not for terminals.
-    printable = "".join("\ufffd" if unicodedata.category(c) in {"Cc", "Cs"} else c for c in shown)
-    screen.out.print(f"› {printable}", style="dim")
-    screen.out.print(explanation(decision))
-
-
-def _lines() -> Iterator[str]:
-    """Lines of stdin as text; bytes that are no UTF-8 become lone surrogates, which the embedder replaces."""
-    binary: Iterable[bytes] = sys.stdin.buffer
-    for line in binary:
-        yield line.rstrip(b"\r\n").decode("utf-8", "surrogateescape")
-
-
-def _route_at(router: Router, text: str, policy: Policy, place: str) -> Decision:
-    try:
-        return router.route(text, policy=policy)
-    except DataError as error:
-        raise DataError(f"{place} {str(error).removeprefix('text 0 ')}") from None
+def _explained_ensemble(decision: EnsembleDecision) -> str:
+    total = sum(decision.weights)
+    models = ", ".join(
+        f"{model} {weight / total:.0%}"
+        for model, weight in zip(decision.models, decision.weights, strict=True)
+    )
+    known = "in distribution" if decision.in_distribution else "OUT OF DISTRIBUTION"
+    return (
+        f"{models}\n"
+        f"  vote right {decision.quality:.3f}  cost of all {dollars(decision.cost)}  "
+        f"similarity {decision.similarity:.3f} ({known})"
+    )

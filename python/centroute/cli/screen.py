@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from centroute._shown import dollars, share
+from centroute._shown import dollars, points, share
 from centroute.artifact import Json
 from centroute.evaluate.metrics import headroom_captured
 
@@ -127,8 +127,8 @@ def metrics_lines(evaluation: Evaluation) -> list[str]:
         low, high = gain["interval_95"]
         chance = "p < 0.001" if gain["p_value"] < 0.001 else f"p = {gain['p_value']:.2g}"
         lines.append(
-            f"over the best single model {100 * gain['accuracy']:+.1f} points "
-            f"({100 * low:+.1f} to {100 * high:+.1f}), {chance}"
+            f"over the best single model {points(gain['accuracy'])} points "
+            f"({points(low)} to {points(high)}), {chance}"
         )
     return lines
 
@@ -145,11 +145,11 @@ def ensemble_line(ensemble: Mapping[str, Any]) -> str:
 
 def frontier_table(evaluation: Evaluation) -> Table | None:
     """A few points of the frontier against the best single model; ``None`` without costs."""
-    points = [
+    known = [
         p for p in evaluation["frontier"] if p["accuracy"] is not None and p["mean_cost_usd"] is not None
     ]
     best = evaluation["best_single"]
-    if len(points) < 2 or not best["mean_cost_usd"] or not best["accuracy"]:
+    if len(known) < 2 or not best["mean_cost_usd"] or not best["accuracy"]:
         return None
     table = Table(
         title="Frontier: what a right answer is worth, and what that buys",
@@ -158,8 +158,8 @@ def frontier_table(evaluation: Evaluation) -> Table | None:
     for column in ("worth", "accuracy", "mean cost", "accuracy to best", "cost to best"):
         table.add_column(column, justify="right")
     kept: list[Mapping[str, Any]] = []
-    for point in points:
-        if not kept or abs(point["accuracy"] - kept[-1]["accuracy"]) >= 0.01 or point is points[-1]:
+    for point in known:
+        if not kept or abs(point["accuracy"] - kept[-1]["accuracy"]) >= 0.01 or point is known[-1]:
             kept.append(point)
     step = max(1, math.ceil(len(kept) / 9))
     for point in [*kept[:-1:step], kept[-1]]:
@@ -192,6 +192,39 @@ def budget_table(evaluation: Evaluation) -> Table | None:
             "" if bounds is None else f"{dollars(bounds[0])}–{dollars(bounds[1])}",
             "" if spent is None else f"{100 * (spent / point['max_mean_cost'] - 1):+.0f} %",
             share(point["accuracy"]),
+        )
+    return table
+
+
+def axes_table(evaluation: Evaluation) -> Table | None:
+    """What each effort of a model brings; ``None`` where no model has several."""
+    axes = evaluation.get("axes")
+    if axes is None:
+        return None
+    gains = ", ".join(
+        f"{points(axes['gain_over'][way]['accuracy'])} over {name}"
+        for way, name in (("models_only", "one effort each"), ("efforts_only", "one model"))
+    )
+    table = Table(
+        title=f"Efforts: choosing them for each request is worth, in points, {gains}",
+        title_justify="left", box=None, pad_edge=False, padding=(0, 3, 0, 0),
+    )  # fmt: skip
+    table.add_column("")
+    for column in ("accuracy alone", "mean cost", "highest share", "used from", "to", "brings", "95 %"):
+        table.add_column(column, justify="right")
+    table.add_column("")
+    for entry in axes["entries"]:
+        brings, bounds = entry["brings"]["accuracy"], entry["brings"]["interval_95"]
+        table.add_row(
+            entry["name"],
+            share(entry["accuracy"]),
+            dollars(entry["mean_cost_usd"]),
+            share(entry["highest_share"]),
+            "" if entry["used_from"] is None else dollars(entry["used_from"]),
+            "" if entry["used_to"] is None else dollars(entry["used_to"]),
+            "" if brings is None else points(brings),
+            "" if bounds is None else f"{points(bounds[0])} to {points(bounds[1])}",
+            entry["verdict"],
         )
     return table
 
@@ -243,7 +276,7 @@ def show_evaluation(evaluation: Evaluation, title: str) -> None:
         out.print(line)
     if "ensemble" in evaluation:
         out.print(ensemble_line(evaluation["ensemble"]))
-    for table in (frontier_table(evaluation), budget_table(evaluation)):
+    for table in (frontier_table(evaluation), budget_table(evaluation), axes_table(evaluation)):
         if table is not None:
             out.print()
             out.print(table, soft_wrap=False)

@@ -11,10 +11,8 @@ from numpy.typing import NDArray
 from centroute._kernel import Policy
 from centroute.artifact import Artifact, EmbedderId, PoolModel
 from centroute.datasets.observed import observed_means
+from centroute.evaluate.choice import Choice, Values
 from centroute.router import Router
-
-Values = NDArray[np.floating]
-Choice = NDArray[np.int32]
 
 KNN_NEIGHBORS = 50
 """Neighbours that are asked, as RouterBench's public code."""

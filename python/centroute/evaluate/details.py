@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 
 from centroute._kernel import Policy
 from centroute.datasets import Outcomes
-from centroute.evaluate.baselines import Values, best_first
-from centroute.evaluate.evaluation import by_pool, mean, pick
+from centroute.evaluate.baselines import best_first
+from centroute.evaluate.choice import Values, mean, pick
+from centroute.evaluate.evaluation import by_pool
 from centroute.evaluate.resampling import Interval, mean_interval
 from centroute.router import Router
 

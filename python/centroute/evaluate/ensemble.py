@@ -11,7 +11,8 @@ from centroute.agreement import n_samples
 from centroute.datasets import Answers, Outcomes
 from centroute.datasets.answers import NOT_OBSERVED
 from centroute.errors import DataError
-from centroute.evaluate.evaluation import by_pool, mean
+from centroute.evaluate.choice import mean
+from centroute.evaluate.evaluation import by_pool
 from centroute.evaluate.resampling import Interval, mean_interval
 from centroute.router import Router
 from centroute.voting import Weighted, vote

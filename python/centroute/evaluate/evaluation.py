@@ -10,7 +10,8 @@ from centroute.datasets import Outcomes, text_key
 from centroute.datasets.observed import observed_means
 from centroute.errors import DataError, PolicyError
 from centroute.evaluate import baselines, metrics
-from centroute.evaluate.baselines import Choice, Values
+from centroute.evaluate.axes import measure_axes
+from centroute.evaluate.choice import Choice, Values, mean, pick
 from centroute.evaluate.figures import (
     Baseline,
     BudgetPoint,
@@ -154,18 +155,8 @@ def evaluate(
         knn=None if seen is None else _knn(router, table, seen, cost_range, n_points=frontier_points),
         avengers_pro=None if seen is None else _avengers_pro(router, table, seen, cost_range),
         calibration=None if seen is None else _shared_texts(table, seen),
+        axes=measure_axes(router, table.rows, scores, costs, amounts=amounts, policy=policy),
     )
-
-
-def pick(values: Values, model_ids: NDArray[np.integer]) -> Values:
-    """Value of the chosen model of each row, ``[n]``."""
-    return np.take_along_axis(values, model_ids[:, None].astype(np.intp), axis=1)[:, 0]
-
-
-def mean(values: Values) -> float | None:
-    """Mean of the known values, ``None`` where there is none."""
-    found = float(observed_means(values[:, None])[0])
-    return None if np.isnan(found) else found
 
 
 def _measured_95(scores: Values, costs: Values, model: str | None = None) -> Measured:

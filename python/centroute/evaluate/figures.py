@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
+from centroute.evaluate.axes import Axes
 from centroute.evaluate.resampling import Interval
 
 
@@ -227,6 +228,9 @@ class Evaluation:
         Baselines fitted to calibration data, ``None`` where none was given.
     calibration
         That data, ``None`` where none was given.
+    axes
+        Models and efforts against each alone; ``None`` where no model has several entries or there is no
+        frontier.
     """
 
     n_queries: int
@@ -250,6 +254,7 @@ class Evaluation:
     knn: Baseline | None
     avengers_pro: Baseline | None
     calibration: CalibrationUsed | None
+    axes: Axes | None
 
     def to_json(self) -> dict[str, object]:
         """Keys as ``docs/design.md`` names them; unknown values are ``None``."""
@@ -300,6 +305,7 @@ class Evaluation:
             "knn": self.knn and self.knn.to_json(),
             "avengers_pro": self.avengers_pro and self.avengers_pro.to_json(),
             "calibration": self.calibration and asdict(self.calibration),
+            "axes": self.axes and self.axes.to_json(),
         }
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from centroute import __version__
 from centroute._atomic import write_atomic
 from centroute._kernel import Policy
-from centroute._shown import dollars, share
+from centroute._shown import dollars, points, share
 from centroute.datasets import Outcomes
 from centroute.errors import DataError
 from centroute.evaluate import charts
@@ -117,6 +117,7 @@ def render_report(
                 _table_section(evaluation),
                 _budgets_section(evaluation),
                 _shares_section(evaluation, router.models),
+                _axes_section(evaluation),
                 _datasets_section(evaluation),
                 _clusters_section(found.clusters, evaluation.n_queries),
                 _reliability_section(found),
@@ -138,7 +139,7 @@ def _tiles(evaluation: Evaluation) -> str:
         ("mean cost", dollars(router.mean_cost_usd), _cost_to_best(evaluation)),
         (
             "gain",
-            "unknown" if gain.accuracy is None else f"{100 * gain.accuracy:+.1f} points",
+            "unknown" if gain.accuracy is None else f"{points(gain.accuracy)} points",
             f"over the best single model; {_between(gain.interval_95)}, {_chance(gain.p_value)}",
         ),
         ("headroom", share(evaluation.headroom_captured), "of the way to the oracle captured"),
@@ -356,6 +357,79 @@ def _shares_section(evaluation: Evaluation, models: Sequence[str]) -> str:
     )
 
 
+WAYS = (
+    ("fixed", "one entry for all", "s3"),
+    ("efforts_only", "one model, its efforts", "s2"),
+    ("models_only", "all models, one effort each", "s1"),
+    ("both", "models and efforts", "router"),
+)
+"""Key of a way to choose along two axes, its name and colour class; the last is drawn last."""
+
+
+def _axes_section(evaluation: Evaluation) -> str:
+    axes = evaluation.axes
+    if axes is None:
+        return ""
+    lines = []
+    for key, name, css in WAYS:
+        known = [
+            (cost, accuracy, amount)
+            for (cost, accuracy), amount in zip(axes.frontiers[key], axes.amounts, strict=True)
+            if cost is not None and accuracy is not None
+        ]
+        lines.append(
+            Line(
+                name,
+                css,
+                sorted((cost, accuracy) for cost, accuracy, _ in known),
+                titles=[
+                    f"{name}, worth {dollars(amount)}: {share(accuracy)} at {dollars(cost)}"
+                    for cost, accuracy, amount in sorted(known)
+                ],
+            )
+        )
+    gains = "; ".join(
+        f"{points(axes.gains[key].accuracy)} ({_between(axes.gains[key].interval_95)}) over {name}"
+        for key, name, _ in reversed(WAYS[:-1])
+    )
+    rows = []
+    for entry in axes.entries:
+        used = (
+            "never" if entry.used_from is None else f"{dollars(entry.used_from)} to {dollars(entry.used_to)}"
+        )
+        cells = (
+            _cell("", f"<bdi>{escape(entry.name)}</bdi>", css="name"),
+            _cell("accuracy alone", share(entry.accuracy)),
+            _cell("mean cost", dollars(entry.mean_cost_usd)),
+            _cell("highest share", share(entry.highest_share)),
+            _cell("used at", used),
+            _cell("brings", "" if entry.brings.accuracy is None else points(entry.brings.accuracy)),
+            _cell("95 %", _between(entry.brings.interval_95)),
+            _cell("", entry.verdict, css="name"),
+        )
+        rows.append(f"<tr>{''.join(cells)}</tr>")
+    head = (
+        "",
+        "accuracy alone",
+        "mean cost",
+        "highest share",
+        "used at",
+        "brings",
+        "95 %",
+        "",
+    )
+    return _section(
+        "Models and efforts",
+        "What choosing the effort for each request adds to choosing the model, in points of accuracy or what "
+        f"they are worth: {gains}. An entry brings what is lost without it where it is used; those that are "
+        "not shown to bring anything are taken out one by one, the least first.",
+        charts.both_widths(lambda width, css: charts.frontier_chart(lines, [], width=width, css=css)),
+        _key([(line.name, line.css) for line in reversed(lines)]),
+        _table(head, rows[: 2 * N_SHOWN]),
+        _folded(f"{len(rows) - 2 * N_SHOWN} more entries", _table(head, rows[2 * N_SHOWN :])),
+    )
+
+
 def _datasets_section(evaluation: Evaluation) -> str:
     if not evaluation.datasets:
         return ""
@@ -427,7 +501,7 @@ def _cluster(cluster: ClusterDetail, n_queries: int) -> str:
         f"{cluster.n_outcomes:,} outcomes behind it",
     ]
     if cluster.runner_up is not None and cluster.lead is not None:
-        lead = f"{100 * cluster.lead:+.1f} over <bdi>{escape(cluster.runner_up)}</bdi>"
+        lead = f"{points(cluster.lead)} over <bdi>{escape(cluster.runner_up)}</bdi>"
         facts.insert(3, lead)
     if cluster.accuracy is not None:
         facts.append(f"centroute scored {share(cluster.accuracy)}")
