@@ -12,6 +12,7 @@ In plain Python: groups of tens of items are too small for NumPy to be faster.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +21,9 @@ from operator import itemgetter
 from typing import Any, Final
 
 MAX_PARTIAL: Final = 64
-"""Partial choices that are kept; of more, the farthest from the bound are dropped, and nothing is proved."""
+"""Partial choices that are kept; of more, `N_THINNED` are, and nothing is proved."""
+N_THINNED: Final = 16
+"""Ranges of weights of which one partial choice each is kept, where there are too many."""
 _ROUNDING: Final = 1e-12
 """Share of the bound within which two values are equal."""
 
@@ -147,16 +150,16 @@ def _search(fronts: Sequence[list[Item]], limit: float, first: list[Item], price
     spare = limit - sum(front[0][0] for front in fronts)
     partial: list[_Partial] = [(0.0, 0.0, 0.0, ())]
     is_optimal = True
-    for front, top in zip(fronts, tops, strict=True):
+    for front, top in zip(fronts[:-1], tops, strict=False):
         spare += front[0][0]
         gaps = sorted((top - item[1] + price * item[0], item) for item in front)
         partial = _undominated(_grown(partial, gaps, room, spare))
         if len(partial) > MAX_PARTIAL:
-            partial = sorted(partial, key=itemgetter(2))[:MAX_PARTIAL]
+            partial = _thinned(partial)
             is_optimal = False
-    best = min(partial, key=itemgetter(1, 0), default=None)
-    if best is not None and -best[1] > found:
-        return _selection(_unlinked(best[3]), bound=bound, is_optimal=is_optimal)
+    items = _completed(partial, fronts[-1], limit)
+    if items is not None and sum(item[1] for item in items) > found:
+        return _selection(items, bound=bound, is_optimal=is_optimal)
     return _selection(first, bound=bound, is_optimal=is_optimal)
 
 
@@ -182,6 +185,22 @@ def _undominated(grown: list[_Partial]) -> list[_Partial]:
         if not kept or state[1] < kept[-1][1]:
             kept.append(state)
     return kept
+
+
+def _thinned(partial: Sequence[_Partial]) -> list[_Partial]:
+    """The one nearest the bound of each range of weights: which weight can be filled up is not known yet."""
+    edges = [len(partial) * place // N_THINNED for place in range(N_THINNED + 1)]
+    return [min(partial[low:high], key=itemgetter(2)) for low, high in pairwise(edges)]
+
+
+def _completed(partial: Sequence[_Partial], front: Sequence[Item], limit: float) -> list[Item] | None:
+    """The best of the partial choices, each with the dearest item of the last group that it has room for."""
+    best, best_value = None, -math.inf
+    for weight, negative, _, items in partial:
+        place = bisect_right(front, limit - weight, key=itemgetter(0)) - 1
+        if place >= 0 and front[place][1] - negative > best_value:
+            best, best_value = (items, front[place]), front[place][1] - negative
+    return None if best is None else _unlinked(best)
 
 
 def _unlinked(linked: Any) -> list[Item]:
