@@ -23,7 +23,7 @@ MAX_ROWS = 2048
 """Rows that a grid is derived from; more do not move its quantiles."""
 
 
-_NEVER = 1e6
+NEVER = 1e6
 """Stands for a quality and a cost that nobody would choose."""
 
 Predicted = tuple[NDArray[np.float64], NDArray[np.float64]]
@@ -118,8 +118,8 @@ def fitted_frontier(
 
 def cross_fitted(part: Part, settings: Settings, *, seed: int) -> Predicted:
     """Predictions of each fold by tables of the others; a model that these lack is not worth choosing."""
-    quality = np.full(part.outcomes.scores.shape, -_NEVER)
-    cost = np.full(part.outcomes.costs.shape, _NEVER)
+    quality = np.full(part.outcomes.scores.shape, -NEVER)
+    cost = np.full(part.outcomes.costs.shape, NEVER)
     folds = part.folds(N_FOLDS, seed=seed)
     for fold in range(N_FOLDS):
         inside, outside = folds != fold, folds == fold
@@ -130,8 +130,8 @@ def cross_fitted(part: Part, settings: Settings, *, seed: int) -> Predicted:
                 rest.routed(surface), rest.outcomes, settings, seed=seed, n_restarts=1, allow_fewer=True
             )
             predicted = predict(part.subset(outside).routed(surface), centroids, tables, settings)
-            quality[outside] = np.nan_to_num(predicted[0], nan=-_NEVER)
-            cost[outside] = np.nan_to_num(predicted[1], nan=_NEVER)
+            quality[outside] = np.nan_to_num(predicted[0], nan=-NEVER)
+            cost[outside] = np.nan_to_num(predicted[1], nan=NEVER)
     return quality, cost
 
 

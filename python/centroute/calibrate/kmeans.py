@@ -15,6 +15,9 @@ from centroute.errors import DataError
 
 ROWS_PER_BLOCK = 1024
 """Rows compared with all centroids at once: bounds memory to this many similarities a cluster."""
+MAX_ITERATIONS = 50
+TOLERANCE = 1e-5
+"""Growth of the mean similarity below which another iteration is not worth it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,8 +53,8 @@ def spherical_kmeans(
     n_clusters: int,
     seed: int,
     n_restarts: int = 4,
-    max_iterations: int = 50,
-    tolerance: float = 1e-5,
+    max_iterations: int = MAX_ITERATIONS,
+    tolerance: float = TOLERANCE,
     allow_fewer: bool = False,
 ) -> Clustering:
     """Cluster unit rows by cosine similarity.
@@ -130,12 +133,23 @@ def _restart(
     tolerance: float,
 ) -> Clustering:
     centroids = _seed_centroids(rows, n_clusters, rng)
+    return refine(rows, centroids, max_iterations=max_iterations, tolerance=tolerance)
+
+
+def refine(
+    rows: NDArray[np.float32], centroids: NDArray[np.float32], *, max_iterations: int, tolerance: float
+) -> Clustering:
+    """Move centroids to the means of their rows until the mean similarity hardly grows any more.
+
+    The clusters keep the order of ``centroids``; the numbers are those of `spherical_kmeans`.
+    """
+    n_clusters = len(centroids)
     labels, similarities = nearest(rows, centroids)
     mean = float(similarities.mean(dtype=np.float64))
     n_iterations = 0
     for n_iterations in range(1, max_iterations + 1):  # noqa: B007, reported
         _repair_empty(labels, similarities, n_clusters)
-        centroids = _unit(_sum_by_label(rows, labels, n_clusters), centroids)
+        centroids = unit_rows(sum_by_label(rows, labels, n_clusters), centroids)
         labels, similarities = nearest(rows, centroids)
         before, mean = mean, float(similarities.mean(dtype=np.float64))
         has_empty = np.bincount(labels, minlength=n_clusters).min() == 0
@@ -165,7 +179,7 @@ def _seed_centroids(
 
 
 @numba.njit(cache=True)
-def _sum_by_label(
+def sum_by_label(
     rows: NDArray[np.float32], labels: NDArray[np.int32], n_clusters: int
 ) -> NDArray[np.float64]:
     """Sum of the rows of each cluster, float64 ``[n_clusters, dim]``, in row order."""
@@ -198,7 +212,7 @@ def _repair_empty(labels: NDArray[np.int32], similarities: NDArray[np.float32], 
         sizes[cluster] = 1
 
 
-def _unit(sums: NDArray[np.float64], previous: NDArray[np.float32]) -> NDArray[np.float32]:
+def unit_rows(sums: NDArray[np.float64], previous: NDArray[np.float32]) -> NDArray[np.float32]:
     """Rows scaled to norm one; a sum that vanishes (opposite rows) keeps the previous centroid."""
     norms = np.linalg.norm(sums, axis=1, keepdims=True)
     fine = norms > 1e-9

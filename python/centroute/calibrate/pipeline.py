@@ -115,7 +115,7 @@ def calibrate(
     if method not in METHODS:
         raise DataError(f"method {method!r}: wanted one of {', '.join(METHODS)}")
     asked = Asked(n_clusters, top_p, beta, shrinkage, surface_weight)
-    _check_numbers(asked, holdout=holdout, seed=seed)
+    check_numbers(asked, holdout=holdout, seed=seed)
     _check_counts(outcomes)
     check_roles(outcomes)
     tell = progress or (lambda *_: None)
@@ -137,7 +137,7 @@ def calibrate(
     part = whole.subset(calibration_rows)
     if asked.surface_weight is None and (method in AVENGERS_PRO or loaded.fingerprint is None):
         asked = replace(asked, surface_weight=0.0)
-    settings, tried = _settings(method, part, asked, seed=seed, tell=tell)
+    settings, tried = choose_settings(method, part, asked, seed=seed, tell=tell)
 
     tell("fit", 0, 3)
     # Without a holdout the figures are those of the rows that were fitted, and the report says so.
@@ -157,7 +157,7 @@ def calibrate(
             roles=estimate_roles(rows.outcomes, predicted=unseen) if is_written else None,
             alpha_score=AVENGERS_PRO.get(method, "cost-by-maximum"),
             default_policy=default_policy,
-            method=_method(method, settings),
+            method=method_record(method, settings),
         )
 
     is_refitted = refit and len(holdout_rows) > 0
@@ -217,7 +217,8 @@ def data_digest(outcomes: Outcomes) -> str:
     return hasher.hexdigest()
 
 
-def _check_numbers(asked: Asked, *, holdout: float, seed: int) -> None:
+def check_numbers(asked: Asked, *, holdout: float, seed: int) -> None:
+    """Refuse settings that are out of range."""
     if not 0 <= holdout < 1:
         raise DataError(f"holdout {holdout}: wanted a share from 0 up to, not including, 1")
     if seed < 0:
@@ -251,7 +252,7 @@ def _embed(embedder: Embedder, outcomes: Outcomes, tell: Progress) -> NDArray[np
     return rows
 
 
-def _settings(
+def choose_settings(
     method: str, part: Part, asked: Asked, *, seed: int, tell: Progress
 ) -> tuple[Settings, list[Json]]:
     """The settings of the fit, and what was tried to find them."""
@@ -293,7 +294,7 @@ def _settings(
     return selection.select(trials), tried
 
 
-def _method(requested: str, settings: Settings) -> dict[str, Json]:
+def method_record(requested: str, settings: Settings) -> dict[str, Json]:
     """What the artifact says of its method."""
     chosen = "learned" if settings.learned else "means"
     numbers: dict[str, Json] = asdict(settings)

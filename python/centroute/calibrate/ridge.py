@@ -81,7 +81,7 @@ class NormalEquations:
         for place, group in enumerate(groups):
             count[:, group] = of_groups[:, [place]]
         return cls(
-            grams=tuple(_gram(ids, weights, known[:, first], n_clusters) for first in firsts),
+            grams=tuple(gram_of(ids, weights, known[:, first], n_clusters) for first in firsts),
             groups=groups,
             moments=blended_sums(ids, weights, residuals, n_clusters),
             count=count,
@@ -128,9 +128,10 @@ def learned_tables(
 
 
 @numba.njit(cache=True)
-def _gram(
+def gram_of(
     ids: NDArray[np.int32], weights: NDArray[np.float64], observed: NDArray[np.bool_], n_clusters: int
 ) -> NDArray[np.float64]:
+    """``sum_i w_ic w_id`` over the observed rows, float64 ``[n_clusters, n_clusters]``."""
     gram = np.zeros((n_clusters, n_clusters))
     for row in range(ids.shape[0]):
         if observed[row]:

@@ -45,5 +45,26 @@ def quality_errors(
     counts = blended_sums(ids, weights, known.astype(np.float64), len(quality))
     sums = blended_sums(ids, weights, squares, len(quality))
     pooled = squares.sum(axis=0) / np.maximum(known.sum(axis=0), 1)
-    variance = (sums + STRENGTH * pooled) / (counts + STRENGTH)
+    return standard_errors(sums, counts, pooled, shrinkage=shrinkage)
+
+
+def standard_errors(
+    squares: NDArray[np.float64],
+    counts: NDArray[np.float64],
+    pooled: NDArray[np.float64],
+    *,
+    shrinkage: float,
+) -> NDArray[np.float64]:
+    """Errors of cells ``[n_clusters, n_models]`` from sums over the rows.
+
+    Parameters
+    ----------
+    squares, counts
+        ``sum_i w_ic r_im²`` and ``sum_i w_ic`` over the observed scores, ``[n_clusters, n_models]``.
+    pooled
+        Mean of ``r_im²`` of each model, ``[n_models]``.
+    shrinkage
+        Pseudo-outcomes that drew the cells.
+    """
+    variance = (squares + STRENGTH * pooled) / (counts + STRENGTH)
     return np.asarray(np.sqrt(variance / (counts + shrinkage + 1.0)))

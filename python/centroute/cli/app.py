@@ -63,6 +63,26 @@ def policy_options(command: Command) -> Command:
 
 router_argument = click.argument("router", metavar="ROUTER", type=FILE)
 data_argument = click.argument("data", metavar="DATA", type=FILE)
+ENGINE_OPTIONS = (
+    click.option(
+        "--engine",
+        type=click.Choice(["local", "ray"]),
+        help="Where work over shards runs: this process or a Ray cluster; needs centroute[ray].",
+    ),
+    click.option(
+        "--address", metavar="HOST:PORT", help="Ray cluster; one is started on this machine when not given."
+    ),
+    click.option("--workers", "n_workers", type=click.IntRange(min=1), help="Ray workers that embed."),
+)
+
+
+def engine_options(command: Command) -> Command:
+    """Add the options of work over shards, which reach the command as ``engine, address, n_workers``."""
+    for option in reversed(ENGINE_OPTIONS):
+        command = option(command)
+    return command
+
+
 other_embedder_option = click.option(
     "--embedder", metavar="NAME|DIR", help="Embedder, where the router's own is elsewhere."
 )
@@ -87,7 +107,7 @@ def demo(output: Path, data: Path | None) -> None:
 
 
 @app.command()
-@data_argument
+@click.argument("data", metavar="DATA...", type=FILE, nargs=-1, required=True)
 @click.option("-o", "--output", type=FILE, help="Router file to write; needed unless --check.")
 @click.option("--check", is_flag=True, help="Print what was read of DATA, and write nothing.")
 @click.option(
@@ -140,16 +160,25 @@ def demo(output: Path, data: Path | None) -> None:
 @click.option(
     "--default-policy", metavar="POLICY", help="Stored policy: 'willingness-to-pay=0.01; deny=a,b'."
 )
-def calibrate(data: Path, output: Path | None, check: bool, **options: object) -> None:
+@click.option(
+    "--checkpoint", type=FILE, help="Folder from which a stopped run over shards goes on; removed in the end."
+)
+@engine_options
+def calibrate(data: tuple[Path, ...], output: Path | None, check: bool, **options: object) -> None:
     """Fit a router to outcomes.
 
     DATA is a .jsonl file, one query a line, or what Avengers-Pro, RouterBench (.csv, .parquet) and RouteLLM
     publish. What was measured on the holdout is printed.
+
+    Several files, or a folder or pattern of .jsonl, .jsonl.gz and .parquet, are shards: they are read block
+    by block and need not fit into memory.
     """
     if check:
         from centroute.cli.check_data import run_check
 
-        run_check(data, pool_file=options["pool_file"], embedder=options["embedder"])  # type: ignore[arg-type]
+        if len(data) > 1:
+            raise click.UsageError("--check reads one file.")
+        run_check(data[0], pool_file=options["pool_file"], embedder=options["embedder"])  # type: ignore[arg-type]
         return
     if output is None:
         raise click.MissingParameter(param_hint="'-o' / '--output'", param_type="option")
@@ -197,17 +226,37 @@ def evaluate(router: Path, data: Path, **options: Any) -> None:
 @click.argument("texts", metavar="[TEXT]...", nargs=-1)
 @click.option("--n-models", type=click.IntRange(min=1), help="Up to so many models a query, for a vote.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a query.")
+@click.option(
+    "--shards",
+    metavar="DATA",
+    type=FILE,
+    multiple=True,
+    help="Folder, pattern or file of .jsonl, .jsonl.gz or .parquet with a field 'query'; repeat it.",
+)
+@click.option("-o", "--output", metavar="DIR", type=FILE, help="Folder for the shards with their decisions.")
+@engine_options
 @other_embedder_option
 @policy_options
 def route(router: Path, texts: tuple[str, ...], **options: Any) -> None:
     """Choose a model for each query.
 
-    Queries are the TEXTs, or without any the lines of standard input.
+    Queries are the TEXTs, or without any the lines of standard input. With --shards and -o they are those of
+    files, which need not fit into memory; a run that was stopped goes on when it is given again.
     """
     from centroute.cli.policy_flags import PolicyFlags
     from centroute.cli.route import run_route
 
     own = {name: options.pop(name) for name in ("n_models", "as_json", "embedder")}
+    of_shards = {name: options.pop(name) for name in ("shards", "output", "engine", "address", "n_workers")}
+    if of_shards["shards"]:
+        if texts or own["as_json"] or own["n_models"] or of_shards["output"] is None:
+            raise click.UsageError("--shards needs -o, and excludes TEXT, --json and --n-models.")
+        from centroute.cli.route_shards import run_route_shards
+
+        run_route_shards(router, embedder=own["embedder"], flags=PolicyFlags(**options), **of_shards)
+        return
+    if any(value is not None for name, value in of_shards.items() if name != "shards"):
+        raise click.UsageError("-o, --engine, --address and --workers are for --shards.")
     run_route(router, texts, **own, flags=PolicyFlags(**options))
 
 
@@ -342,6 +391,69 @@ def thresholds(router: Path, data: Path | None, **options: Any) -> None:
     from centroute.cli.thresholds import run_thresholds
 
     run_thresholds(router, data, **options)
+
+
+@app.command()
+@data_argument
+@click.option(
+    "--embedder",
+    "embedders",
+    metavar="NAME|DIR",
+    multiple=True,
+    default=("static-256",),
+    show_default=True,
+    help="Embedder of texts; repeat it, or use commas, to compare others with the first.",
+)
+@click.option("--pool", "pool_file", type=FILE, help="TOML file of prices, for costs that DATA lacks.")
+@click.option(
+    "--willingness-to-pay",
+    type=float,
+    help="USD that one right answer is worth; quality alone when not given.",
+)
+@click.option(
+    "--clusters",
+    "n_clusters",
+    metavar="auto|N",
+    type=ClusterCount(),
+    default="auto",
+    show_default=True,
+    help="Number of clusters of the router's tables.",
+)
+@click.option(
+    "--folds",
+    "n_folds",
+    type=click.IntRange(min=2),
+    default=4,
+    show_default=True,
+    help="Parts; each is routed by what the others taught.",
+)
+@click.option(
+    "--splits",
+    "n_splits",
+    type=click.IntRange(min=1),
+    default=2,
+    show_default=True,
+    help="How often DATA is parted anew.",
+)
+@click.option(
+    "--max-rows",
+    type=click.IntRange(min=1),
+    default=20_000,
+    show_default=True,
+    help="Of more queries, a random part is looked at.",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of all draws.")
+@click.option("--json", "json_file", type=FILE, help="Write the figures as JSON; - for standard output.")
+@click.option("--markdown", type=FILE, help="Write the tables as Markdown.")
+def diagnose(data: Path, **options: Any) -> None:
+    """Show why a router stays below the oracle, and what would help.
+
+    Splits the oracle's lead on DATA, a file as calibrate reads it, into noise, what the embedding does not
+    show, what the tables lose and what more outcomes would give. Ends with advice. Writes no router.
+    """
+    from centroute.cli.diagnose import run_diagnose
+
+    run_diagnose(data, **options)
 
 
 @app.group()

@@ -1,7 +1,7 @@
 """Outcomes put together row by row, as a reader meets them, with an account of what it left out."""
 
 from array import array
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -46,7 +46,7 @@ class Reading:
 
 
 class OutcomesBuilder:
-    """Collects rows; the pool grows with the models that they name."""
+    """Collects rows; the pool grows with the models that they name, behind those known beforehand."""
 
     __slots__ = (
         "_answers",
@@ -54,6 +54,7 @@ class OutcomesBuilder:
         "_datasets",
         "_ids",
         "_left_out",
+        "_may_lack_models",
         "_pool",
         "_queries",
         "_right",
@@ -62,9 +63,11 @@ class OutcomesBuilder:
         "_texts",
     )
 
-    def __init__(self, source: Path) -> None:
+    def __init__(self, source: Path, *, pool: Iterable[str] = ()) -> None:
         self._source = source
-        self._pool: dict[str, int] = {}
+        self._pool: dict[str, int] = {model: column for column, model in enumerate(pool)}
+        # Of a pool that is known beforehand, some of a source's rows may lack a model.
+        self._may_lack_models = bool(self._pool)
         self._queries: list[str] = []
         self._datasets: list[str] = []
         self._ids: list[str] = []
@@ -170,6 +173,7 @@ class OutcomesBuilder:
                 tokens=tokens,
                 answers=self._all_answers(n_queries, n_models),
                 roles=tuple(self._roles) if any(self._roles) else None,
+                allow_unobserved=self._may_lack_models,
             )
         except DataError as error:  # what only the whole file can show: a model without any score
             raise DataError(f"{self._source}: {error}") from error

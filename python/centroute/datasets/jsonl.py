@@ -28,7 +28,8 @@ __all__ = ["MAX_MODELS", "SUFFIXES", "read", "read_jsonl", "write_jsonl"]
 
 SUFFIXES = (".jsonl", ".jsonl.gz")
 
-_FIELDS = frozenset({"query", "scores", "costs", "tokens", "dataset", "id", "answers", "answer", "role"})
+FIELDS = frozenset({"query", "scores", "costs", "tokens", "dataset", "id", "answers", "answer", "role"})
+"""Fields of a line; others are ignored."""
 
 
 def read_jsonl(path: str | os.PathLike[str]) -> Outcomes:
@@ -64,26 +65,36 @@ def read(source: Path) -> Reading:
     builder = OutcomesBuilder(source)
     with opened(source) as stream:
         for number, raw in numbered_lines(source, stream):
-            line = Line(source, number, raw, fields=_FIELDS)
-            query, scores = line.query(), line.scores("scores")
-            if all(score is None for score in scores.values()):
-                line.fail("scores", "holds no score")
-            builder.add(
-                query,
-                scores=scores,
-                costs=_costs(line),
-                tokens=_tokens(line),
-                dataset=line.text("dataset", ""),
-                row_id=line.text("id", str(number)),
-                answers=_answers(line, scores),
-                # Without answers it is a field that others use for something else.
-                answer=_answer(line, "answer", line.fields.get("answer"))
-                if "answers" in line.fields
-                else None,
-                role=line.text("role", ""),
-            )
+            line = Line(source, number, raw, fields=FIELDS)
+            add_line(line, number, builder)
             line.check_pool("scores", builder)
     return builder.finish("JSON lines")
+
+
+def add_line(line: Line, number: int, builder: OutcomesBuilder) -> Mapping[str, Value]:
+    """Add the row that a line holds, and return its scores by model.
+
+    Raises
+    ------
+    DataError
+        Names line and field at fault.
+    """
+    query, scores = line.query(), line.scores("scores")
+    if all(score is None for score in scores.values()):
+        line.fail("scores", "holds no score")
+    builder.add(
+        query,
+        scores=scores,
+        costs=_costs(line),
+        tokens=_tokens(line),
+        dataset=line.text("dataset", ""),
+        row_id=line.text("id", str(number)),
+        answers=_answers(line, scores),
+        # Without answers it is a field that others use for something else.
+        answer=_answer(line, "answer", line.fields.get("answer")) if "answers" in line.fields else None,
+        role=line.text("role", ""),
+    )
+    return scores
 
 
 def write_jsonl(outcomes: Outcomes, path: str | os.PathLike[str]) -> None:

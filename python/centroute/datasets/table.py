@@ -128,7 +128,7 @@ class Table:
         self.source = source
         self._is_parquet = source.name.lower().endswith(PARQUET_SUFFIXES)
         if self._is_parquet:
-            with _parquet(source) as file:
+            with opened_parquet(source) as file:
                 self.columns: tuple[str, ...] = tuple(file.schema_arrow.names)
         else:
             with _csv(source) as records:
@@ -151,7 +151,7 @@ class Table:
             The file is damaged, no UTF-8, or a row has more or fewer fields than the header.
         """
         if self._is_parquet:
-            with _parquet(self.source) as file:
+            with opened_parquet(self.source) as file:
                 yield self._parquet_rows(file, list(columns))
         else:
             with _csv(self.source) as records:
@@ -235,8 +235,14 @@ class _DecodedLines:
 
 
 @contextmanager
-def _parquet(source: Path) -> Iterator[Any]:
-    """Open a Parquet file by pyarrow, which is loaded here only."""
+def opened_parquet(source: Path) -> Iterator[Any]:
+    """Open a Parquet file by pyarrow, which is loaded here only.
+
+    Raises
+    ------
+    DataError
+        The file cannot be read or is damaged, or pyarrow is missing.
+    """
     with opened(source):  # for the messages of a file that is not there
         pass
     try:
