@@ -6,7 +6,7 @@ RUST_SOURCES := $(shell find rust -path rust/fuzz -prune -o \( -name '*.rs' -o -
 PYTHON_FILES := python tests benches models examples .ci
 
 .DEFAULT_GOAL := help
-.PHONY: help demo builds debug-build edge dist test test-litellm test-debug ci fmt lint typecheck cargo-test bench bench-sweep bench-rust fuzz sbom deny valgrind instructions soak soak-hour quality bench-gateway bench-service bench-calibration clean toolchain
+.PHONY: help demo builds debug-build edge dist test test-litellm test-ray test-debug ci fmt lint typecheck cargo-test bench bench-sweep bench-rust fuzz sbom deny valgrind instructions soak soak-hour quality bench-gateway bench-service bench-calibration clean toolchain
 
 help: ## List the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -25,13 +25,13 @@ test: cargo-test $(VENV)/built ## Run all tests
 # What compiles, the release and the debug build side by side: `make --jobs=2 builds`.
 builds: $(VENV)/built debug-build
 
+# Tests, libraries and commands in one go: asked for apart, the dependencies of the tests change the features of the
+# others, and these are compiled twice.
 debug-build: toolchain
-	cargo test --workspace --locked --quiet --no-run $(EDGE_FEATURES)
-	cargo build --workspace --locked --quiet $(EDGE_FEATURES)
+	cargo build --workspace --lib --bins --tests --locked --quiet $(EDGE_FEATURES)
 
-cargo-test: toolchain
+cargo-test: debug-build
 	cargo test --workspace --locked --quiet $(EDGE_FEATURES)
-	cargo build --workspace --locked --quiet $(EDGE_FEATURES)
 
 EDGE := target/release/centroute-edge
 edge: $(EDGE) ## Build the command and the C library that route without Python
@@ -57,10 +57,19 @@ test-litellm: $(VENV)/built ## Run the tests of the LiteLLM plugin against a rea
 		pathlib.Path(sysconfig.get_path('purelib'), 'centroute.pth').write_text('$(abspath python)')"
 	CENTROUTE_LITELLM_PYTHON=$(abspath $(LITELLM))/bin/python $(BIN)/pytest tests/test_litellm.py
 
+# Ray brings sixty packages, and has its own environment too.
+RAY := .venv-ray
+test-ray: $(VENV)/built ## Run the tests of the Ray engine against real clusters of this machine
+	$(PYTHON) -m venv $(RAY)
+	$(RAY)/bin/pip install --quiet --disable-pip-version-check 'ray[data,serve]==2.60.0' \
+		numpy numba onnxruntime safetensors click rich pyarrow
+	$(RAY)/bin/python -c "import pathlib, sysconfig; \
+		pathlib.Path(sysconfig.get_path('purelib'), 'centroute.pth').write_text('$(abspath python)')"
+	CENTROUTE_RAY_PYTHON=$(abspath $(RAY))/bin/python $(BIN)/pytest tests/test_ray.py
+
 # The debug build lies beside the installed one: same Python files, extension with debug assertions.
 DEBUG_PACKAGE := target/debug-package
-test-debug: $(VENV)/built ## Run the kernel's tests against a build with debug assertions
-	cargo build --workspace --locked --quiet $(EDGE_FEATURES)
+test-debug: $(VENV)/built debug-build ## Run the kernel's tests against a build with debug assertions
 	rm -rf $(DEBUG_PACKAGE) && mkdir -p $(DEBUG_PACKAGE)
 	cp -rL python/centroute $(DEBUG_PACKAGE)/ && rm -f $(DEBUG_PACKAGE)/centroute/_kernel*.so
 	cp target/debug/lib_kernel.so $(DEBUG_PACKAGE)/centroute/_kernel.abi3.so
@@ -134,7 +143,7 @@ bench-calibration: $(VENV)/built $(VENV)/bench-installed ## Measure k-means, and
 	$(BIN)/python benches/edit.py
 
 clean: ## Remove what was built
-	rm -rf $(VENV) $(LITELLM) $(DIST) dist target .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LITELLM) $(RAY) $(DIST) dist target .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 toolchain:
 	@command -v cargo >/dev/null || { echo "centroute needs Rust 1.89 or newer (cargo): see https://rustup.rs" >&2; exit 1; }

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from centroute import DataError, EmbedderError
+from centroute.calibrate import selection
 from centroute.datasets import Outcomes, write_jsonl
-from centroute.diagnose import diagnose
+from centroute.diagnose import cross_fitting, diagnose
 from centroute.diagnose.advice import CLEAR, WORTHWHILE, Evidence, advise
 from centroute.diagnose.draws import Estimate, draw_means, z_score
 from centroute.diagnose.learning_curve import line_at
@@ -23,6 +24,17 @@ from centroute.diagnose.trees import bin_columns, predict_by_forest
 
 DIM, N_MODELS = 16, 4
 QUICK = {"n_clusters": 6, "n_folds": 3, "n_splits": 1}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_candidates():
+    """The search for settings is `calibrate`'s and tested there: here it is short, and forests are small."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(selection, "MEAN_BLENDS", ((2, 9.0),))
+        patch.setattr(selection, "LEARNED_BLENDS", ((4, 9.0),))
+        patch.setattr(selection, "SHRINKAGES", (3.0, 30.0))
+        patch.setattr(cross_fitting, "N_TREES", 20)
+        yield
 
 
 class Rows:
@@ -76,7 +88,7 @@ def found_in(outcomes, *rows, **options):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_permuted_labels_say_nothing_to_gain(seed):
-    rng, topics, rows, scores = simulated(seed, 400, masters(6))
+    rng, topics, rows, scores = simulated(seed, 300, masters(6))
     for permuted in (
         scores[rng.permutation(len(scores))],
         np.column_stack([rng.permutation(column) for column in scores.T]),
@@ -89,36 +101,35 @@ def test_permuted_labels_say_nothing_to_gain(seed):
         assert low <= found.oracle.gain.value <= high + 0.03
 
 
-@pytest.mark.parametrize("means", [(0.5, 0.5, 0.5, 0.5), (0.5, 0.6, 0.55, 0.5)])
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize(("seed", "means"), [(0, (0.5, 0.5, 0.5, 0.5)), (1, (0.5, 0.6, 0.55, 0.5))])
 def test_pure_noise_says_nothing_to_gain(seed, means):
-    _, topics, rows, scores = simulated(seed, 400, np.tile(means, (6, 1)))
+    _, topics, rows, scores = simulated(seed, 300, np.tile(means, (6, 1)))
     assert found_in(outcomes_of(scores, labels=topics), rows).advice.verdict == "nothing to gain"
 
 
 def test_permuted_repeats_say_nothing_to_gain():
     """Rows of equal texts then have nothing in common."""
-    rng, topics, rows, scores = simulated(1, 200, masters(6))
-    twice = np.repeat(np.arange(200), 2)
+    rng, topics, rows, scores = simulated(1, 150, masters(6))
+    twice = np.repeat(np.arange(150), 2)
     found = found_in(
         outcomes_of(scores[rng.permutation(twice)], texts=twice, labels=topics[twice]), rows[twice]
     )
     assert found.noise.basis == "repeats"
-    assert found.noise.n_repeated_texts == 200
+    assert found.noise.n_repeated_texts == 150
     assert found.noise.kept_share.value < 0.05
     assert found.advice.verdict == "nothing to gain"
 
 
 def test_the_same_data_unpermuted_have_much_to_gain():
     """The tests above could fail."""
-    _, topics, rows, scores = simulated(0, 400, masters(6))
+    _, topics, rows, scores = simulated(0, 300, masters(6))
     found = found_in(outcomes_of(scores, labels=topics), rows)
     assert found.embedders[0].router.gain.interval_95[0] > 0.1
     assert min(found.embedders[0].apart_z.values()) > 2 * CLEAR
 
 
 def test_labels_that_the_embedding_cannot_see_ask_for_another_embedder():
-    rng, topics, rows, scores = simulated(0, 400, masters(6))
+    rng, topics, rows, scores = simulated(0, 300, masters(6))
     found = found_in(outcomes_of(scores, labels=topics), unit(rng.normal(size=rows.shape)))
     assert found.advice.verdict == "another embedder"
     assert "Dataset labels add" in found.advice.reason
@@ -126,7 +137,7 @@ def test_labels_that_the_embedding_cannot_see_ask_for_another_embedder():
 
 
 def test_an_embedder_that_was_tried_and_sees_more_is_named():
-    rng, _, rows, scores = simulated(0, 400, masters(6))
+    rng, _, rows, scores = simulated(0, 300, masters(6))
     found = found_in(outcomes_of(scores), unit(rng.normal(size=rows.shape)), rows)
     assert found.advice.verdict == "another embedder"
     assert found.advice.reason.startswith("outside 1 adds")
@@ -173,8 +184,24 @@ def test_a_router_that_has_what_there_is_has_nothing_to_gain():
     assert found.embedders[0].router.gain.interval_95[0] > 0.15
 
 
-def test_what_trees_find_and_nearness_does_not_show():
-    """The better model is the sign of a product of two of sixteen columns."""
+def test_what_probes_find_and_nearness_does_not_show():
+    """The better model is the sign of one column, in which all rows are near each other."""
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(700, DIM))
+    is_first = rows[:, 0] > 0
+    rows[:, 0] *= 0.2
+    scores = rng.random((700, 2)) < np.where(is_first[:, None], [0.9, 0.3], [0.3, 0.9])
+    found = found_in(outcomes_of(scores.astype(float)), unit(rows))
+    one = found.embedders[0]
+    assert one.trees.gain.interval_95[0] > max(one.knn.gain.value, one.router.gain.value)
+    assert one.linear.gain.interval_95[0] > 0
+    assert one.tables.interval_95[0] > 0
+    assert found.advice.verdict == "another embedder"
+    assert "Probes find" in found.advice.reason
+
+
+def test_tables_that_are_too_coarse_are_told():
+    """The better model is the sign of a product of two columns; six clusters are too few to show it."""
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(900, DIM))
     is_first = rows[:, 0] * rows[:, 1] > 0
@@ -183,8 +210,7 @@ def test_what_trees_find_and_nearness_does_not_show():
     one = found.embedders[0]
     assert one.trees.gain.interval_95[0] > 0 >= one.linear.gain.interval_95[0]
     assert one.tables.interval_95[0] > 0
-    assert found.advice.verdict == "another embedder"
-    assert "Probes find" in found.advice.reason
+    assert "calibrate with more --clusters" in found.advice.reason
 
 
 def test_repeated_texts_tell_noise_from_what_the_embedding_does_not_show():
@@ -214,7 +240,7 @@ def test_the_parts_sum_up_to_what_the_router_leaves():
 
 
 def test_the_same_seed_gives_the_same_figures():
-    _, topics, rows, scores = simulated(0, 200, masters(3))
+    _, topics, rows, scores = simulated(0, 100, masters(3))
     outcomes = outcomes_of(scores, labels=topics)
     first, second, other = (
         json.dumps(found_in(outcomes, rows, seed=seed).to_json(), allow_nan=False) for seed in (5, 5, 6)
@@ -238,10 +264,16 @@ def test_costs_count_where_a_willingness_to_pay_is_given():
     _, _, rows, scores = simulated(0, 300, np.tile([0.9, 0.6], (3, 1)))
     costs = np.tile([0.01, 0.001], (300, 1))
     outcomes = replace(outcomes_of(scores), costs=costs)
-    assert found_in(outcomes, rows).best_single_model == "m0"
     found = found_in(outcomes, rows, willingness_to_pay=0.02)
     assert found.best_single_model == "m1"
     assert found.best_single == pytest.approx(scores[:, 1].mean() - 0.05)
+    # A pair without a cost is not known, and one of its rows holds no other.
+    costs[::3, 0] = costs[0] = np.nan
+    twice = np.repeat(np.arange(150), 2)
+    outcomes = replace(outcomes_of(scores, texts=twice), costs=costs)
+    found = found_in(outcomes, rows, willingness_to_pay=0.02)
+    assert found.best_single == pytest.approx(scores[1:, 1].mean() - 0.05)
+    json.dumps(found.to_json(), allow_nan=False)
 
 
 # The parts of it.
@@ -254,8 +286,8 @@ def test_the_best_advice_is_that_of_the_largest_figure():
         Estimate(0.02, (0.01, 0.03)),
     )
     base = Evidence(
-        room=0.3, apart_z=9.0, difficulty_z=9.0, router=clear, tables=none, labels=none, other_embedder=None,
-        growth=none, doubled=large, unseen=None,
+        room=0.3, apart_z=9.0, difficulty_z=9.0, router=clear, found=clear, tables=none,
+        beyond_nearness=none, labels=none, other_embedder=None, growth=none, doubled=large, unseen=None,
     )  # fmt: skip
     wanted = {
         "nothing to gain": [base, replace(base, room=0.001), replace(base, apart_z=1.0, difficulty_z=1.0)],
@@ -267,22 +299,26 @@ def test_the_best_advice_is_that_of_the_largest_figure():
         "another embedder": [
             replace(base, labels=large, growth=clear),
             replace(base, other_embedder=("b", clear)),
-            replace(base, tables=clear),
+            replace(base, tables=clear, beyond_nearness=clear),
             replace(base, unseen=clear),
-            replace(base, unseen=clear, router=none),
+            replace(base, unseen=clear, router=none, found=none),
         ],
         "a more diverse pool": [
-            replace(base, router=none),
+            replace(base, router=none, found=none),
             replace(base, apart_z=1.0, labels=large),
-            replace(base, router=none, unseen=large, other_embedder=("b", none)),
-            replace(base, router=Estimate(WORTHWHILE / 2, (0.001, 0.002))),
+            replace(base, router=none, found=none, unseen=large, other_embedder=("b", none)),
+            replace(base, found=Estimate(WORTHWHILE / 2, (0.001, 0.002))),
         ],
     }
     for verdict, cases in wanted.items():
         for case in cases:
             assert advise(case).verdict == verdict, case
     # Growth from far below the best single model to nothing above it is none.
-    assert advise(replace(base, growth=clear, doubled=none, router=none)).verdict == "a more diverse pool"
+    assert advise(replace(base, growth=clear, doubled=none, found=none)).verdict == "a more diverse pool"
+    # Tables that are too coarse are no matter of outcomes, embedder or pool.
+    coarse = advise(replace(base, tables=clear))
+    assert coarse.verdict == "nothing to gain"
+    assert "--clusters" in coarse.reason
 
 
 def test_intervals_cover_splits_as_well_as_rows():
@@ -290,19 +326,23 @@ def test_intervals_cover_splits_as_well_as_rows():
     rng = np.random.default_rng(0)
     texts = np.repeat(np.arange(60), 2)
     covered = narrow = 0
-    for seed in range(60):
+    for seed in range(40):
         rows = np.repeat(rng.normal(size=60), 2) + 0.1 * rng.normal(size=120)
         splits = [rows + rng.normal() / np.sqrt(60) for _ in range(2)]
-        low, high = draw_means({"a": splits}, texts, seed=seed).estimate(lambda means: means["a"]).interval_95
+        low, high = (
+            draw_means({"a": splits}, texts, n_folds=4, seed=seed)
+            .estimate(lambda means: means["a"])
+            .interval_95
+        )
         covered += low <= 0 <= high
         # Rows alone, of which there seem to be twice as many.
         low, high = (
-            draw_means({"a": [np.mean(splits, axis=0)]}, np.arange(120), seed=seed)
+            draw_means({"a": [np.mean(splits, axis=0)]}, np.arange(120), n_folds=4, seed=seed)
             .estimate(lambda means: means["a"])
             .interval_95
         )
         narrow += low <= 0 <= high
-    assert covered >= 53
+    assert covered >= 35
     assert narrow < covered
 
 
@@ -424,7 +464,7 @@ def test_a_flat_curve_does_not_grow():
 def written(outcomes_file, tmp_path_factory, cli):
     folder = tmp_path_factory.mktemp("diagnosis")
     done = cli(
-        "diagnose", outcomes_file, "--clusters", "4", "--folds", "2", "--splits", "1",
+        "diagnose", outcomes_file, "--clusters", "4", "--folds", "3", "--splits", "1",
         "--json", folder / "found.json", "--markdown", folder / "found.md",
     )  # fmt: skip
     assert done.code == 0, done.err
@@ -472,7 +512,7 @@ def test_data_without_repeated_texts_use_the_model_and_say_so(written):
 def test_data_without_dataset_labels(cli, tmp_path):
     _, _, _, scores = simulated(0, 90, masters(3))
     write_jsonl(outcomes_of(scores), tmp_path / "data.jsonl")
-    done = cli("diagnose", tmp_path / "data.jsonl", "--clusters", "2", "--folds", "2", "--splits", "1")
+    done = cli("diagnose", tmp_path / "data.jsonl", "--clusters", "2", "--folds", "3", "--splits", "1")
     assert done.code == 0, done.err
     assert "no dataset labels" in done.out
     assert "Dataset labels: not available" in done.out
@@ -506,14 +546,14 @@ def test_outputs_that_cannot_be_written_are_refused_before_the_work(cli, outcome
 
 
 def test_wrong_usage(cli, outcomes_file):
-    cli("diagnose", outcomes_file, "--folds", "1").assert_wrong_usage("--folds")
+    cli("diagnose", outcomes_file, "--folds", "2").assert_wrong_usage("--folds")
     cli("diagnose").assert_wrong_usage("DATA")
 
 
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        ({"n_folds": 1}, "folds 1"),
+        ({"n_folds": 2}, "folds 2"),
         ({"n_splits": 0}, "splits 0"),
         ({"max_rows": 10}, "max rows 10"),
         ({"seed": -1}, "seed -1"),
@@ -521,6 +561,7 @@ def test_wrong_usage(cli, outcomes_file):
         ({"willingness_to_pay": 0.0}, "willingness to pay 0"),
         ({"embedders": ["static-256", "static-256"]}, "'static-256' is given twice"),
         ({"embedders": []}, "at least one embedder"),
+        ({"embeddings": [np.ones((3, 256))]}, "3 embeddings by static-256 for 240 queries"),
         ({"embeddings": []}, "0 arrays of embeddings for 1 embedders"),
     ],
 )

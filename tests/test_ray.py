@@ -7,13 +7,9 @@ Ray and centroute (``make test-ray``). What needs no Ray runs everywhere.
 import importlib.util
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +116,36 @@ print(json.dumps({
 """
 
 
+SERVE_SCRIPT = """
+import json, signal, socket, subprocess, sys, urllib.error, urllib.request
+
+example, router = sys.argv[1:]
+with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    port = free.getsockname()[1]
+command = [sys.executable, example, router, "--port", str(port)]
+answers = []
+with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+    try:
+        assert process.stdout.readline() == f"routing on http://127.0.0.1:{port}\\n"
+        for body in json.load(sys.stdin):
+            request = urllib.request.Request(f"http://127.0.0.1:{port}", body.encode(), method="POST")
+            try:
+                with urllib.request.urlopen(request, timeout=30) as answer:
+                    answers.append((answer.status, json.load(answer)))
+            except urllib.error.HTTPError as error:
+                answers.append((error.code, json.load(error)))
+    finally:
+        process.send_signal(signal.SIGINT)
+        try:
+            code = process.wait(60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+print(json.dumps({"answers": answers, "code": code}))
+"""
+
+
 @pytest.fixture(scope="module")
 def folder(outcomes: Outcomes, embedder: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Shards and initial centroids; what Ray makes of them comes beside."""
@@ -137,11 +163,13 @@ def environment(home: Path) -> dict[str, str]:
     return {**os.environ, "HOME": str(home), "RAY_USAGE_STATS_ENABLED": "0", "OPENBLAS_NUM_THREADS": "1"}
 
 
-@pytest.fixture(scope="module")
-def found(folder: Path) -> dict[str, Any]:
-    """What the script saw."""
+def run_in_ray(folder: Path, script: str, *arguments: object, stdin: str = "") -> dict[str, Any]:
+    """The JSON that a script prints last in the environment of Ray, in a network that is only loopback."""
+    alone = ("unshare", "--map-root-user", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh")
+    can = subprocess.run([*alone, "true"], capture_output=True, check=False).returncode == 0
     done = subprocess.run(
-        [str(PYTHON), "-c", SCRIPT, str(folder), json.dumps(FIXED)],
+        [*(alone if can else ()), str(PYTHON), "-c", script, *map(str, arguments)],
+        input=stdin,
         capture_output=True,
         text=True,
         env=environment(folder),
@@ -151,6 +179,12 @@ def found(folder: Path) -> dict[str, Any]:
     assert done.returncode == 0, done.stderr[-4000:]
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return answer
+
+
+@pytest.fixture(scope="module")
+def found(folder: Path) -> dict[str, Any]:
+    """What the script saw."""
+    return run_in_ray(folder, SCRIPT, folder, json.dumps(FIXED))
 
 
 @pytest.fixture(scope="module")
@@ -221,70 +255,41 @@ def test_no_cluster_at_the_address_is_one_line(folder: Path) -> None:
     assert done.stderr.startswith(f"centroute: no Ray cluster at {address}")
 
 
-@pytest.fixture
-def served(folder: Path, router_file: Path) -> Iterator[int]:
-    """Port of the example, served."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    process = subprocess.Popen(
-        [str(PYTHON), str(EXAMPLE), str(router_file), "--port", str(port)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env=environment(folder),
-    )
-    try:
-        line = process.stdout.readline()  # type: ignore[union-attr]
-        assert line == f"routing on http://127.0.0.1:{port}\n"
-        yield port
-    finally:
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(60)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            raise
-        finally:
-            process.communicate()
-    assert process.returncode == 0
-
-
-def asked(port: int, body: bytes) -> tuple[int, Any]:
-    request = urllib.request.Request(f"http://127.0.0.1:{port}", data=body, method="POST")
-    try:
-        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
-            return answer.status, json.loads(answer.read())
-    except urllib.error.HTTPError as error:
-        return error.code, json.loads(error.read())
-
-
 @needs_ray
-def test_ray_serve_answers_like_the_router(served: int, router_file: Path) -> None:
-    router, policy = Router.load(router_file), {"willingness_to_pay": 0.01}
+def test_ray_serve_answers_like_the_router(folder: Path, router_file: Path) -> None:
+    router, policy = Router.load(router_file), Policy(willingness_to_pay=0.01)
     texts = ["What is 2 + 2?", "Prove that the square root of two is irrational."]
-    for text in texts:
-        status, answer = asked(served, json.dumps({"query": text, "policy": policy}).encode())
-        decision = router.route(text, policy=Policy(**policy))
-        assert (status, answer["model"]) == (200, decision.model)
-        assert answer["quality"] == pytest.approx(decision.quality)
-    status, answer = asked(served, json.dumps({"queries": texts}).encode())
-    assert [one["model"] for one in answer["decisions"]] == [router.route(text).model for text in texts]
-    for body, named in (
-        (b"{", "no JSON"),
-        (b"[]", "wanted an object"),
-        (b"{}", "one of query and queries"),
-        (b'{"query": " "}', "only spaces"),
-        (b'{"query": 5}', "must be str"),
-        (b'{"queries": "x"}', "queries: wanted a list"),
-        (b'{"query": "x", "polcy": {}}', "'polcy' is no field"),
-        (b'{"query": "x", "policy": {"alpha": 2}}', "alpha"),
-        (b'{"query": "x", "policy": {"allow": ["nobody"]}}', "nobody"),
-        (b'{"query": "' + b"x" * (1 << 20) + b'"}', "more than"),
-    ):
-        status, answer = asked(served, body)
+    messages = [{"role": "user", "content": texts[1]}]
+    good = [
+        {"query": texts[0], "policy": {"willingness_to_pay": 0.01}},
+        {"query": messages},
+        {"queries": texts},
+    ]
+    bad = {
+        "{": "no JSON",
+        "[]": "wanted an object",
+        "{}": "one of query and queries",
+        '{"query": " "}': "only spaces",
+        '{"query": 5}': "must be str",
+        '{"queries": "x"}': "queries: wanted a list",
+        '{"query": "x", "polcy": {}}': "'polcy' is no field",
+        '{"query": "x", "policy": []}': "policy: wanted an object",
+        '{"query": "x", "policy": {"alpha": 2}}': "alpha",
+        '{"query": "x", "policy": {"allow": ["nobody"]}}': "nobody",
+        '{"query": "' + "x" * (1 << 20) + '"}': "more than",
+    }
+    bodies = [*map(json.dumps, good), *bad]
+    answers = run_in_ray(folder, SERVE_SCRIPT, EXAMPLE, router_file, stdin=json.dumps(bodies))
+    assert answers["code"] == 0
+    (status, first), (_, second), (_, both) = answers["answers"][:3]
+    decision = router.route(texts[0], policy=policy)
+    assert (status, first["model"]) == (200, decision.model)
+    assert first["quality"] == pytest.approx(decision.quality)
+    assert second["model"] == router.route(messages).model
+    assert [one["model"] for one in both["decisions"]] == [router.route(text).model for text in texts]
+    for body, (status, answer) in zip(bad, answers["answers"][3:], strict=True):
         assert (status, list(answer)) == (400, ["error"]), body[:40]
-        assert named in answer["error"]
+        assert bad[body] in answer["error"]
 
 
 def test_ray_that_is_not_installed_names_the_extra(

@@ -41,7 +41,7 @@ class StopError(Exception):
     """Ends a run from its progress, as a killed process would."""
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def gappy(outcomes: Outcomes) -> Outcomes:
     """A third of the scores and costs are missing, not the same ones; each model keeps some."""
     rng = np.random.default_rng(3)
@@ -53,10 +53,20 @@ def gappy(outcomes: Outcomes) -> Outcomes:
     return replace(outcomes, scores=scores, costs=costs, allow_unobserved=False)
 
 
+@pytest.fixture(scope="module")
+def made(gappy: Outcomes, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards, and the checkpoint of a run over them that was stopped while it measured; to be copied."""
+    folder = tmp_path_factory.mktemp("made")
+    shards = written(gappy, folder / "shards")
+    with pytest.raises(StopError):
+        calibrate_shards([shards], **FIXED, checkpoint=folder / "kept", progress=stop_at("measuring", 0))
+    return folder
+
+
 @pytest.fixture
-def shards(gappy: Outcomes, tmp_path: Path) -> Path:
-    """Three shards of 80 rows."""
-    return written(gappy, tmp_path / "shards")
+def shards(made: Path, tmp_path: Path) -> Path:
+    """Three shards of 80 rows, of the same age in every test."""
+    return Path(shutil.copytree(made / "shards", tmp_path / "shards"))
 
 
 def written(outcomes: Outcomes, folder: Path, *, suffix: str = ".jsonl", n_shards: int = 3) -> Path:
@@ -412,11 +422,9 @@ def test_patterns_and_files_are_found_in_their_order(shards: Path) -> None:
 
 
 @pytest.fixture
-def stopped(shards: Path, tmp_path: Path) -> Iterator[Path]:
-    """The checkpoint of a run that was stopped while it measured."""
-    kept = tmp_path / "kept"
-    with pytest.raises(StopError):
-        calibrate_shards([shards], **FIXED, checkpoint=kept, progress=stop_at("measuring", 0))
+def stopped(made: Path, tmp_path: Path) -> Iterator[Path]:
+    """The checkpoint of a run over the shards that was stopped while it measured."""
+    kept = Path(shutil.copytree(made / "kept", tmp_path / "kept"))
     yield kept
     assert (kept / "centroute-checkpoint.json").exists()  # what is refused is left alone
 
@@ -530,6 +538,7 @@ def test_calibrate_refuses_in_one_line(shards: Path, tmp_path: Path, cli: Any) -
     assert not router.exists()
     files = sorted(shards.iterdir())
     cli("calibrate", *files, "--check").assert_wrong_usage("--check")
+    cli("calibrate", shards, "--check").assert_wrong_usage("--check")
     cli("calibrate", shards, "-o", router, "--workers", 2).assert_wrong_usage("--engine ray")
     cli("calibrate", files[0], "-o", router, "--address", "x:1").assert_wrong_usage("--engine ray")
     cli("calibrate", *files, "-o", files[0]).assert_refused("it is the data")

@@ -23,7 +23,7 @@ from centroute.surface import SurfaceFeatures
 FORMAT_VERSION = 1
 """Format version that this package writes and reads."""
 
-Tensor = NDArray[np.float32] | NDArray[np.float16] | NDArray[np.int8]
+Tensor = NDArray[np.float32] | NDArray[np.float16] | NDArray[np.int8] | NDArray[np.int32]
 AlphaScore = Literal["cost-by-maximum", "min-max", "reciprocal-rank"]
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
@@ -140,6 +140,9 @@ class Artifact:
         tensor: the kernel has no use for it, and what reads router files already stays as it is.
     roles
         What each role of a plan changes, by name; ``None`` where the outcomes named none. Metadata as well.
+    index
+        Arrays of an index over the centroids by the names of their tensors, as
+        `centroute.calibrate.index.build_index` makes them; ``None`` where all centroids are compared.
     """
 
     models: tuple[PoolModel, ...]
@@ -163,6 +166,7 @@ class Artifact:
     agreement: Agreement | None = None
     pairs: NDArray[np.float32] | None = None
     roles: Mapping[str, RoleScores] | None = None
+    index: Mapping[str, NDArray[np.float32] | NDArray[np.int32]] | None = None
 
     def to_bytes(self) -> bytes:
         """Serialise; the same artifact gives the same bytes.
@@ -182,6 +186,8 @@ class Artifact:
             tensors["quality_se"] = np.ascontiguousarray(self.quality_se, dtype="<f4")
         if self.pairs is not None:
             tensors["pairs"] = np.ascontiguousarray(self.pairs, dtype="<f4")
+        for name, values in (self.index or {}).items():
+            tensors[name] = np.ascontiguousarray(values, dtype="<i4" if values.dtype.kind == "i" else "<f4")
         tensors.update(_pack_centroids(self.centroids, self.precision))
         metadata: dict[str, Json] = {
             "format_version": FORMAT_VERSION,
@@ -210,7 +216,7 @@ class Artifact:
         blank = "0" * 64
         try:
             text = json.dumps({**metadata, "sha256": blank}, ensure_ascii=False, allow_nan=False)
-            digest = _digest(text, tensors)
+            digest = content_digest(text, tensors)
         except (TypeError, ValueError) as error:  # NaN, a lone surrogate, an object that JSON does not know
             raise ArtifactError(f"router metadata: cannot be written as JSON ({error})") from error
         data = save(tensors, {"centroute": text.replace(f'"sha256": "{blank}"', f'"sha256": "{digest}"')})
@@ -314,7 +320,7 @@ def _pack_centroids(centroids: NDArray[np.float32], precision: Precision) -> dic
     raise ArtifactError(f"precision {precision!r}: wanted one of 'f32', 'f16', 'i8'")
 
 
-def _digest(metadata: str, tensors: Mapping[str, Tensor]) -> str:
+def content_digest(metadata: str, tensors: Mapping[str, Tensor]) -> str:
     """Digest of a file's contents, as ``rust/core/src/artifact.rs`` defines it."""
     hasher = hashlib.sha256(metadata.encode())
     for name in sorted(tensors):

@@ -31,7 +31,7 @@ from centroute.calibrate.shards import located_embedder
 from centroute.datasets.json_lines import Line, numbered_lines, opened
 from centroute.datasets.shards import BLOCK_BYTES, BLOCK_ROWS, Shard, find_shards, is_parquet
 from centroute.datasets.table import opened_parquet
-from centroute.errors import ArtifactError, DataError
+from centroute.errors import DataError
 from centroute.router import Router
 
 DECISION = "decision"
@@ -242,10 +242,7 @@ def route_shards(
 @lru_cache(maxsize=2)
 def _router(path: str, embedder: str | None) -> Router:
     """The router of this process: loaded once, however many shards it routes."""
-    router = Router.load(path, embedder=embedder)
-    if router.conversation.user_messages != 1:
-        raise ArtifactError(f"{path}: routes conversations, and shards hold texts")
-    return router
+    return Router.load(path, embedder=embedder)
 
 
 def _check_names(shards: Sequence[Shard]) -> None:

@@ -10,7 +10,7 @@ from centroute.calibrate.assignment import nearest_clusters, softmax_weights
 from centroute.calibrate.kmeans import spherical_kmeans
 from centroute.calibrate.ridge import learned_tables
 from centroute.calibrate.settings import Settings
-from centroute.calibrate.tables import ScoreTables, mean_tables
+from centroute.calibrate.tables import ScoreTables, distinct_rows, mean_tables
 from centroute.calibrate.uncertainty import quality_errors
 from centroute.datasets import Outcomes, text_key
 from centroute.embedders import Embedder
@@ -69,7 +69,8 @@ def fit(part: Part, settings: Settings, *, seed: int, embedder: Embedder) -> Art
         name: getattr(tables, name).astype(np.float32)
         for name in ("quality", "cost", "count", "prior_quality", "prior_cost")
     }
-    ids, similarities = nearest_clusters(rows, centroids, settings.top_p)
+    find = nearest_others if settings.knn else nearest_clusters
+    ids, similarities = find(rows, centroids, settings.top_p)
     errors = quality_errors(
         ids,
         softmax_weights(similarities, settings.beta),
@@ -90,6 +91,16 @@ def fit(part: Part, settings: Settings, *, seed: int, embedder: Embedder) -> Art
     )
 
 
+def nearest_others(
+    rows: NDArray[np.float32], centroids: NDArray[np.float32], top_p: int
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Ids and similarities of the nearest centroids of each row but its own, which is the nearest of all."""
+    if len(centroids) == 1:
+        return nearest_clusters(rows, centroids, 1)
+    ids, similarities = nearest_clusters(rows, centroids, min(top_p + 1, len(centroids)))
+    return np.ascontiguousarray(ids[:, 1:]), np.ascontiguousarray(similarities[:, 1:])
+
+
 def fit_tables(
     rows: NDArray[np.float32],
     outcomes: Outcomes,
@@ -103,11 +114,17 @@ def fit_tables(
 
     ``n_restarts`` and ``allow_fewer`` are those of `spherical_kmeans`.
     """
+    observed = (outcomes.scores, outcomes.costs)
+    if settings.knn:
+        centroids, labels = distinct_rows(rows)
+        return centroids, mean_tables(
+            labels, *observed, n_clusters=len(centroids),
+            shrinkage=settings.shrinkage, cost_shrinkage=settings.cost_shrinkage,
+        )  # fmt: skip
     clustering = spherical_kmeans(
         rows, n_clusters=settings.n_clusters, seed=seed, n_restarts=n_restarts, allow_fewer=allow_fewer
     )
     centroids = clustering.centroids
-    observed = (outcomes.scores, outcomes.costs)
     if settings.learned:
         ids, similarities = nearest_clusters(rows, centroids, min(settings.top_p, len(centroids)))
         weights = softmax_weights(similarities, settings.beta)

@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 
 from centroute._kernel import Policy, surface_features
 from centroute.artifact import Artifact, Json
-from centroute.calibrate import selection
+from centroute.calibrate import knn, selection
 from centroute.calibrate.agreement import estimate_agreement
 from centroute.calibrate.assignment import nearest_clusters, softmax_weights
 from centroute.calibrate.fitting import Part, fit
 from centroute.calibrate.frontier import cross_fitted, fitted_frontier, predict
+from centroute.calibrate.index import build_index
 from centroute.calibrate.kmeans import count_distinct
 from centroute.calibrate.pairs import pair_curves
 from centroute.calibrate.roles import check_roles, estimate_roles
@@ -74,7 +75,9 @@ def calibrate(
     method
         ``"means"``: per-cluster means drawn to the model's mean. ``"learned"``: tables fitted to the blend by
         least squares (:mod:`centroute.calibrate.ridge`). ``"auto"``: whichever of the two is worth more in
-        cross-validation. ``"avengers-pro"``: plain per-cluster means with the paper's K = 60, top-p = 4,
+        cross-validation. ``"knn"``: every query is a centroid (:mod:`centroute.calibrate.knn`), and an index
+        over them is built where they are many.
+        ``"avengers-pro"``: plain per-cluster means with the paper's K = 60, top-p = 4,
         beta = 9 (arXiv 2508.12631), for ``Policy(alpha=…)``, which normalises quality by min-max and cost by
         its maximum as the code published with the paper does. Its variants: ``"avengers-pro-min-max"``
         normalises both by min-max as the paper writes it, ``"avengers-pro-rank"`` blends one over the
@@ -145,7 +148,11 @@ def calibrate(
 
     def fit_to(rows: Part, *, is_written: bool) -> Artifact:
         fitted = fit(rows, settings, seed=seed, embedder=loaded)
-        own = predict(rows.routed(fitted.embedder.surface), fitted.centroids, fitted, settings)
+        routed = rows.routed(fitted.embedder.surface)
+        if settings.knn:
+            own = knn.predict_by_others(routed, fitted, settings)
+        else:
+            own = predict(routed, fitted.centroids, fitted, settings)
         # As much work as five fits, for figures that are read off the written file alone.
         unseen = cross_fitted(rows, settings, seed=seed) if is_written else own
         scores, costs = rows.outcomes.scores, rows.outcomes.costs
@@ -158,6 +165,7 @@ def calibrate(
             alpha_score=AVENGERS_PRO.get(method, "cost-by-maximum"),
             default_policy=default_policy,
             method=method_record(method, settings),
+            index=build_index(fitted.centroids, seed=seed, top_p=fitted.top_p) if settings.knn else None,
         )
 
     is_refitted = refit and len(holdout_rows) > 0
@@ -270,6 +278,16 @@ def choose_settings(
         top_p = min(asked.top_p or AVENGERS_PRO_TOP_P, n_clusters or 1)
         beta = AVENGERS_PRO_BETA if asked.beta is None else asked.beta
         return Settings(n_clusters or 1, top_p, beta, 0.0, asked.surface_weight or 0.0), []
+    if method == "knn":
+        if asked.n_clusters is not None:
+            raise DataError(f"{asked.n_clusters} clusters: method knn takes every query as one; ask for none")
+        nearest = knn.candidates(n_distinct, asked)
+        if len(nearest) == 1 or n_distinct < selection.N_FOLDS:
+            return nearest[0], []
+        trials = knn.cross_validate(
+            part, nearest, seed=seed, progress=lambda done, total: tell("select", done, total)
+        )
+        return knn.select(trials), _tried(trials)
     choices = selection.candidates(method, n_distinct, asked)
     if len(choices) == 1 or n_distinct < selection.N_FOLDS:
         return choices[0], []
@@ -282,23 +300,35 @@ def choose_settings(
         seed=seed,
         progress=lambda done, total: tell("select", done, total),
     )
-    tried: list[Json] = [
+    return selection.select(trials), _tried(trials)
+
+
+def _tried(trials: list[selection.Trial]) -> list[Json]:
+    """What the artifact says of the candidates."""
+    return [
         {
-            **asdict(trial.settings),
+            **_numbers(trial.settings),
             "value": round(trial.value, 6),
             "behind": round(trial.behind, 6),
             "standard_error": round(trial.standard_error, 6),
         }
         for trial in trials
     ]
-    return selection.select(trials), tried
+
+
+def _numbers(settings: Settings) -> dict[str, Json]:
+    """Settings as the artifact writes them: what says only of one method that it is another is left out."""
+    numbers: dict[str, Json] = asdict(settings)
+    if not settings.knn:
+        del numbers["knn"]
+    return numbers
 
 
 def method_record(requested: str, settings: Settings) -> dict[str, Json]:
     """What the artifact says of its method."""
     chosen = "learned" if settings.learned else "means"
     numbers: dict[str, Json] = asdict(settings)
-    del numbers["learned"]
+    del numbers["learned"], numbers["knn"]
     return {"name": chosen if requested == "auto" else requested, "requested": requested, **numbers}
 
 

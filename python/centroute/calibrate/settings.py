@@ -12,7 +12,7 @@ AVENGERS_PRO: Mapping[str, AlphaScore] = {
 }
 """Avengers-Pro and its variants: what each scores the models of a cluster by."""
 
-METHODS = ("auto", "learned", "means", *AVENGERS_PRO)
+METHODS = ("auto", "learned", "means", *AVENGERS_PRO, "knn")
 """Methods that ``calibrate`` knows."""
 
 AVENGERS_PRO_CLUSTERS = 60
@@ -41,6 +41,8 @@ class Settings:
     learned
         Whether the tables are fitted to the blend by least squares (:mod:`centroute.calibrate.ridge`);
         means of the nearest rows otherwise.
+    knn
+        Whether every query is a centroid of its own (:mod:`centroute.calibrate.knn`).
     """
 
     n_clusters: int
@@ -49,6 +51,7 @@ class Settings:
     shrinkage: float
     surface_weight: float = 0.0
     learned: bool = False
+    knn: bool = False
 
     @property
     def cost_shrinkage(self) -> float:

@@ -74,6 +74,14 @@ def cluster_means(
     return np.where(weight > 0, means, prior), count, prior
 
 
+def distinct_rows(rows: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    """Different rows in the order in which they come first, and which of them each row is."""
+    places: dict[bytes, int] = {}
+    labels = np.array([places.setdefault(row.tobytes(), len(places)) for row in rows], dtype=np.int32)
+    _, firsts = np.unique(labels, return_index=True)
+    return np.ascontiguousarray(rows[firsts]), labels
+
+
 def mean_tables(
     labels: NDArray[np.int32],
     scores: NDArray[np.float32],

@@ -175,8 +175,9 @@ def calibrate(data: tuple[Path, ...], output: Path | None, check: bool, **option
     """
     if check:
         from centroute.cli.check_data import run_check
+        from centroute.datasets.shards import is_sharded
 
-        if len(data) > 1:
+        if is_sharded(data):
             raise click.UsageError("--check reads one file.")
         run_check(data[0], pool_file=options["pool_file"], embedder=options["embedder"])  # type: ignore[arg-type]
         return
@@ -422,7 +423,7 @@ def thresholds(router: Path, data: Path | None, **options: Any) -> None:
 @click.option(
     "--folds",
     "n_folds",
-    type=click.IntRange(min=2),
+    type=click.IntRange(min=3),
     default=4,
     show_default=True,
     help="Parts; each is routed by what the others taught.",
@@ -454,6 +455,93 @@ def diagnose(data: Path, **options: Any) -> None:
     from centroute.cli.diagnose import run_diagnose
 
     run_diagnose(data, **options)
+
+
+@app.group()
+def capabilities() -> None:
+    """Find agents or tools by what they can do."""
+
+
+capabilities_argument = click.argument("file", metavar="FILE", type=FILE)
+agents_argument = click.argument("agents", metavar="AGENTS", type=FILE)
+rewritten_option = click.option(
+    "-o", "--output", type=FILE, help="Where it goes; FILE itself when not given."
+)
+
+
+@capabilities.command("build")
+@agents_argument
+@click.option("-o", "--output", type=FILE, required=True, help="File to write.")
+@click.option("--embedder", metavar="NAME|DIR", default="static-256", show_default=True, help="Embedder.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the index.")
+def capabilities_build(agents: Path, output: Path, embedder: str, seed: int) -> None:
+    """Embed and index AGENTS.
+
+    AGENTS is a .jsonl file, one agent a line: id, version, description, capabilities (or vectors), tags and
+    cost_usd. Of several versions of an agent the newest counts.
+    """
+    from centroute.cli.capabilities import run_build
+
+    run_build(agents, output, embedder=embedder, seed=seed)
+
+
+@capabilities.command("add")
+@capabilities_argument
+@agents_argument
+@rewritten_option
+@click.option("--rebuild", is_flag=True, help="Build the index anew, over all agents.")
+@other_embedder_option
+def capabilities_add(file: Path, agents: Path, **options: Any) -> None:
+    """Add AGENTS to FILE, newer versions in the place of older ones."""
+    from centroute.cli.capabilities import run_add
+
+    run_add(file, agents, **options)
+
+
+@capabilities.command("remove")
+@capabilities_argument
+@click.argument("ids", metavar="ID...", nargs=-1, required=True)
+@rewritten_option
+@other_embedder_option
+def capabilities_remove(file: Path, ids: tuple[str, ...], **options: Any) -> None:
+    """Remove agents from FILE by their ids."""
+    from centroute.cli.capabilities import run_remove
+
+    run_remove(file, ids, **options)
+
+
+@capabilities.command("match")
+@capabilities_argument
+@click.argument("texts", metavar="[TEXT]...", nargs=-1)
+@click.option("-n", type=click.IntRange(min=1), default=5, show_default=True, help="Agents to show at most.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a query.")
+@click.option("--willingness-to-pay", type=float, help="USD that one unit of similarity is worth.")
+@click.option("--min-quality", type=float, help="Take the cheapest whose similarity reaches this.")
+@click.option("--max-cost", type=float, help="Exclude agents whose calls cost more, in USD.")
+@click.option("--allow", multiple=True, metavar="ID", help="Only these agents; repeat it, or use commas.")
+@click.option("--deny", multiple=True, metavar="ID", help="None of these; repeat it, or use commas.")
+@click.option("--require", multiple=True, metavar="TAG", help="Tag that an agent must have.")
+@other_embedder_option
+def capabilities_match(file: Path, texts: tuple[str, ...], **options: Any) -> None:
+    """Show the agents that fit each query.
+
+    Queries are the TEXTs, or without any the lines of standard input.
+    """
+    from centroute.cli.capabilities import run_match
+
+    own = {name: options.pop(name) for name in ("n", "as_json", "embedder")}
+    run_match(file, texts, **own, policy=options)
+
+
+@capabilities.command("inspect")
+@capabilities_argument
+@click.option("--json", "as_json", is_flag=True, help="All of it as one JSON object.")
+@other_embedder_option
+def capabilities_inspect(file: Path, as_json: bool, embedder: str | None) -> None:
+    """Show how many agents FILE holds."""
+    from centroute.cli.capabilities import run_inspect
+
+    run_inspect(file, as_json=as_json, embedder=embedder)
 
 
 @app.group()

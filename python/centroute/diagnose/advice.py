@@ -10,11 +10,13 @@ The first rule that applies decides. *Worthwhile* is `WORTHWHILE` or more with a
 3. The largest that is worthwhile of: what twice the outcomes would add (more outcomes; the gain over the best
    single model must be above zero then, too), and, for another embedder, what dataset labels add to the
    better of tables and probes, what another embedder added where one was tried, and what the probes add to
-   the tables, which go by nearness.
+   the better of tables and kNN, which both go by nearness.
 4. Repeated texts show worthwhile differences that nothing finds in this embedding, and no other was tried:
    another embedder.
-5. The router's gain is not worthwhile: a more diverse pool.
+5. The gain of the better of router and probes is not worthwhile: a more diverse pool.
 6. Otherwise nothing to gain: the router has what there is.
+
+Where the probes add something worthwhile to the tables, the reason says so: more clusters may find it.
 """
 
 from dataclasses import dataclass
@@ -40,10 +42,12 @@ class Evidence:
         What the best single model leaves to the highest score that was seen.
     apart_z, difficulty_z
         Largest z-score of what tells the models apart, and of what tells hard queries from easy ones.
-    router
-        Gain of the router over the best single model.
+    router, found
+        Gain over the best single model of the router, and of the better of router and probes together.
     tables
         What the probes together add to the router.
+    beyond_nearness
+        What they add to the better of router and kNN.
     labels
         What dataset labels add to the better of probes and router; None without labels.
     other_embedder
@@ -58,7 +62,9 @@ class Evidence:
     apart_z: float
     difficulty_z: float
     router: Estimate
+    found: Estimate
     tables: Estimate
+    beyond_nearness: Estimate
     labels: Estimate | None
     other_embedder: tuple[str, Estimate] | None
     growth: Estimate
@@ -80,9 +86,12 @@ def advise(evidence: Evidence) -> Advice:
         return Advice("nothing to gain", "The best single model is right on nearly all queries.")
     if evidence.apart_z < CLEAR:
         return _models_alike(evidence)
-    if worthwhile := _worthwhile(evidence):
-        return max(worthwhile, key=lambda found: found[0])[1]
-    return _nothing_worthwhile(evidence)
+    worthwhile = _worthwhile(evidence)
+    found = max(worthwhile, key=lambda one: one[0])[1] if worthwhile else _nothing_worthwhile(evidence)
+    if not evidence.tables.is_above(WORTHWHILE) or evidence.beyond_nearness.is_above(WORTHWHILE):
+        return found
+    lost = f"The tables lose {_points(evidence.tables)} to the probes: calibrate with more --clusters."
+    return Advice(found.verdict, f"{found.reason} {lost}")
 
 
 def _models_alike(evidence: Evidence) -> Advice:
@@ -110,7 +119,7 @@ def _nothing_worthwhile(evidence: Evidence) -> Advice:
     beyond = ""
     if unseen is not None:
         beyond = f" Equal texts repeat {_points(unseen)} more, which no embedder that was tried shows."
-    if not evidence.router.is_above(WORTHWHILE):
+    if not evidence.found.is_above(WORTHWHILE):
         return Advice(
             "a more diverse pool",
             "Texts tell the models apart, but hardly any query is better sent elsewhere than to the best "
@@ -142,12 +151,12 @@ def _worthwhile(evidence: Evidence) -> list[tuple[float, Advice]]:
         name, added = evidence.other_embedder
         reason = f"{name} adds {_points(added)} on the same rows."
         found.append((added.value, Advice("another embedder", reason)))
-    if evidence.tables.is_above(WORTHWHILE):
+    if evidence.beyond_nearness.is_above(WORTHWHILE):
         reason = (
-            f"Probes find {_points(evidence.tables)} in these rows that the tables, which go by nearness, do "
-            "not: an embedder in whose space it is near would show it to them."
+            f"Probes find {_points(evidence.beyond_nearness)} in these rows that neither the tables nor kNN "
+            "find, which go by nearness: an embedder in whose space it is near would show it to them."
         )
-        found.append((evidence.tables.value, Advice("another embedder", reason)))
+        found.append((evidence.beyond_nearness.value, Advice("another embedder", reason)))
     return found
 
 

@@ -31,6 +31,9 @@ from centroute.evaluate.choice import pick
 PARTS = (0.125, 0.25, 0.5)
 """Shares of the training texts that the learning curve is measured at, besides all of them."""
 N_TREES = 60
+LEAST_ROWS = (5, 20)
+ROWS_PER_LEAST = 100
+"""A leaf has a hundredth of the rows at least, within `LEAST_ROWS`."""
 PROBES = ("knn", "linear", "trees")
 
 Values = NDArray[np.float64]
@@ -71,12 +74,12 @@ def shared_choices(worth: Worth, folds: NDArray[np.intp]) -> dict[str, NDArray[n
         chosen["dataset_labels"] = np.zeros(n, dtype=np.intp)
     for fold in range(int(folds.max()) + 1):
         train, test = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
-        prior = _prior(worth.values[train])
-        chosen["best_single"][test] = prior.argmax()
+        prior = observed_means(worth.values[train])
+        chosen["best_single"][test] = np.nanargmax(prior)
         if worth.dataset_ids is not None:
             targets = residuals(worth.values, prior)
             predicted = _drawn(targets[train], dataset_means(worth.dataset_ids, targets, train, test))
-            chosen["dataset_labels"][test] = (prior + predicted.of_test).argmax(axis=1)
+            chosen["dataset_labels"][test] = _best(prior, predicted.of_test)
     return chosen
 
 
@@ -120,53 +123,74 @@ def cross_fit(
     level_probe = LinearProbe.of(embedded.rows, folds, np.ones((n, 1), dtype=np.bool_))
     for fold in range(n_folds):
         train, test = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
-        prior = _prior(values[train])
+        prior = observed_means(values[train])
         targets = residuals(values, prior)
-        least = int(np.clip(len(train) // 100, 5, 20))
-        found = {
-            "knn": nearest_neighbors(embedded.neighbors, targets, worth.text_ids, train, test),
-            "linear": linear.predict(targets, fold),
-            "trees": Predicted(
-                *predict_by_forest(
-                    embedded.binned, targets, worth.text_ids, train, test,
-                    n_trees=N_TREES, least=least, seed=seed * n_folds + fold,
-                )
-            ),
-        }  # fmt: skip
-        together = _blend(targets[train], [found[name] for name in PROBES])
-        by_name = {name: _drawn(targets[train], one) for name, one in found.items()} | {"together": together}
-        if worth.dataset_ids is not None:
-            by_name["dataset_labels"] = _drawn(
-                targets[train], dataset_means(worth.dataset_ids, targets, train, test)
-            )
-        for name, one in by_name.items():
+        probed = _probe(worth, embedded, targets, (train, test), seed=seed * n_folds + fold)
+        probed["linear"] = linear.predict(targets, fold)
+        together = _blend(targets[train], [probed[name] for name in PROBES])
+        predicted = {name: _drawn(targets[train], one) for name, one in probed.items()}
+        for name, one in (predicted | {"together": together}).items():
             products = np.where(np.isnan(targets[test]), 0.0, one.of_test * targets[test])
             apart[name][test] = products.sum(axis=1)
             if name in chosen:
-                chosen[name][test] = (prior + one.of_test).argmax(axis=1)
+                chosen[name][test] = _best(prior, one.of_test)
         level = _level(values, prior)
         of_level = _drawn(level[train], level_probe.predict(level, fold))
         difficulty[test] = of_level.of_test[:, 0] * level[test, 0]
         expected[test] = prior + of_level.of_test + together.of_test
-        rng = np.random.default_rng([seed, fold])
-        texts = rng.permutation(np.unique(worth.text_ids[train]))
-        for place, share in enumerate((*PARTS, 1.0)):
-            inside = np.isin(worth.text_ids[train], texts[: max(2, round(share * len(texts)))])
-            rows = train[inside]
-            predicted = _by_tables(
+        for place, rows in enumerate(_parts(worth.text_ids, train, np.random.default_rng([seed, fold]))):
+            value = _by_tables(
                 embedded.part, rows, test, seed=seed, asked=asked, willingness_to_pay=willingness_to_pay
             )
-            name = "router" if share == 1.0 else part_name(share)
-            chosen[name][test] = np.nan_to_num(predicted, nan=-np.inf).argmax(axis=1)
+            name = part_name(PARTS[place]) if place < len(PARTS) else "router"
+            chosen[name][test] = np.nan_to_num(value, nan=-np.inf).argmax(axis=1)
             n_train[place] += len(rows) / n_folds
             tell()
     return Split(
         reached={name: np.asarray(pick(values, choice), dtype=np.float64) for name, choice in chosen.items()},
-        n_train=tuple(n_train),
+        n_train=tuple(n_train.tolist()),
         apart=apart,
         difficulty=difficulty,
         expected=expected,
     )
+
+
+def _probe(
+    worth: Worth,
+    embedded: Embedded,
+    targets: Values,
+    parts: tuple[NDArray[np.intp], NDArray[np.intp]],
+    *,
+    seed: int,
+) -> dict[str, Predicted]:
+    """Residuals by kNN, trees and dataset labels; the linear probe keeps its sums for all folds."""
+    train, test = parts
+    of_train, of_test = predict_by_forest(
+        embedded.binned,
+        targets,
+        worth.text_ids,
+        train,
+        test,
+        n_trees=N_TREES,
+        least=int(np.clip(len(train) // ROWS_PER_LEAST, *LEAST_ROWS)),
+        seed=seed,
+    )
+    found = {
+        "knn": nearest_neighbors(embedded.neighbors, targets, worth.text_ids, train, test),
+        "trees": Predicted(of_train, of_test),
+    }
+    if worth.dataset_ids is not None:
+        found["dataset_labels"] = dataset_means(worth.dataset_ids, targets, train, test)
+    return found
+
+
+def _parts(
+    text_ids: NDArray[np.intp], train: NDArray[np.intp], rng: np.random.Generator
+) -> list[NDArray[np.intp]]:
+    """Training rows of a share of the texts for each of `PARTS`, each part within the next; then all."""
+    texts = rng.permutation(np.unique(text_ids[train]))
+    counts = [max(2, round(share * len(texts))) for share in PARTS]
+    return [*(train[np.isin(text_ids[train], texts[:count])] for count in counts), train]
 
 
 def part_name(share: float) -> str:
@@ -178,9 +202,9 @@ def _labels(worth: Worth) -> tuple[str, ...]:
     return () if worth.dataset_ids is None else ("dataset_labels",)
 
 
-def _prior(values: Values) -> Values:
-    """Mean of each model, far below all where a model has no outcome: it is not chosen."""
-    return np.nan_to_num(observed_means(values), nan=-1e6)
+def _best(prior: Values, predicted: Values) -> NDArray[np.intp]:
+    """Model of the highest expectation, ``[n]``; one without any outcome is not chosen."""
+    return np.asarray((np.nan_to_num(prior, nan=-np.inf) + predicted).argmax(axis=1))
 
 
 def _level(values: Values, prior: Values) -> Values:

@@ -71,7 +71,8 @@ def diagnose(
     n_clusters
         Of the router's tables; chosen by cross-validation when None, as `calibrate` does.
     n_folds, n_splits
-        Each row is routed by what the other folds taught, once a split; 2 folds and 1 split at least.
+        Each row is routed by what the other folds taught, once a split. 3 folds at least, since the linear
+        probe chooses among the other folds, and 1 split.
     max_rows
         More rows than this are not looked at: a random part of the texts is. Time grows with their number,
         that of kNN with its square.
@@ -90,12 +91,12 @@ def diagnose(
     Examples
     --------
     >>> from centroute.datasets import synthetic_outcomes
-    >>> found = diagnose(synthetic_outcomes(n_queries=100), n_folds=2, n_splits=1, n_clusters=4)
+    >>> found = diagnose(synthetic_outcomes(n_queries=100), n_folds=3, n_splits=1, n_clusters=4)
     >>> found.noise.basis
     'model'
     """
     _check_numbers(
-        {"folds": (n_folds, 2), "splits": (n_splits, 1), "max rows": (max_rows, MIN_TEXTS), "seed": (seed, 0)}
+        {"folds": (n_folds, 3), "splits": (n_splits, 1), "max rows": (max_rows, MIN_TEXTS), "seed": (seed, 0)}
         | ({} if n_clusters is None else {"clusters": (n_clusters, 1)}),
         willingness_to_pay,
     )
@@ -103,12 +104,13 @@ def diagnose(
     if fault := calibration_fault(outcomes):
         raise DataError(fault)
     loaded = [load_embedder(one) if isinstance(one, str) else one for one in embedders]
-    _check_embedders(loaded, embeddings)
+    _check_embedders(loaded, embeddings, outcomes.n_queries)
     n_given = outcomes.n_queries
     drawn = _drawn_rows(outcomes, max_rows, seed)
     if len(drawn) < n_given:
         outcomes = outcomes.subset(drawn)
         embeddings = None if embeddings is None else [rows[drawn] for rows in embeddings]
+    _check_counts(outcomes, Worth.of(outcomes, willingness_to_pay), n_folds)
     tables = [_embed(one, outcomes, tell) for one in loaded] if embeddings is None else list(embeddings)
     routable = np.logical_and.reduce([rows.any(axis=1) for rows in tables])
     if not routable.any():
@@ -123,7 +125,8 @@ def diagnose(
         )
         for one, rows in zip(loaded, tables, strict=True)
     ]
-    worth = Worth.of(seen[0].part, willingness_to_pay)
+    worth = Worth.of(outcomes, willingness_to_pay)
+    # Once more, of what is left.
     _check_counts(outcomes, worth, n_folds)
     folds = [worth.folds(n_folds, seed=seed + SEED_STEP * split) for split in range(n_splits)]
     splits = [
@@ -210,7 +213,7 @@ class _Found:
             for name, of_splits in reached.items()
         }
         columns |= {"best_single": best, "kept": [repeated.kept], "repeated lead": [repeated.lead]}
-        draws = draw_means(columns, worth.text_ids, seed=seed)
+        draws = draw_means(columns, worth.text_ids, n_folds=int(folds[0].max()) + 1, seed=seed)
         return cls(worth, seen, splits, repeated, draws, _noise(seen[0].part.outcomes, draws, repeated))
 
     @property
@@ -295,7 +298,11 @@ class _Found:
             apart_z=max(z_scores),
             difficulty_z=max(one.difficulty_z for one in figures),
             router=first.router.gain,
+            found=self.draws.estimate(best),
             tables=first.tables,
+            beyond_nearness=self.draws.estimate(
+                lambda means: means["together 0"] - np.maximum(means["router 0"], means["knn 0"])
+            ),
             labels=self.draws.estimate(lambda means: means["dataset_labels"] - best(means))
             if has_labels
             else None,
@@ -367,7 +374,9 @@ def _check_numbers(least: Mapping[str, tuple[int, int]], willingness_to_pay: flo
         raise DataError(f"willingness to pay {willingness_to_pay}: wanted a finite number above 0")
 
 
-def _check_embedders(loaded: Sequence[Embedder], embeddings: Sequence[NDArray[np.float32]] | None) -> None:
+def _check_embedders(
+    loaded: Sequence[Embedder], embeddings: Sequence[NDArray[np.float32]] | None, n_queries: int
+) -> None:
     if not loaded:
         raise DataError("a diagnosis needs at least one embedder, got none")
     names = [one.name for one in loaded]
@@ -376,6 +385,9 @@ def _check_embedders(loaded: Sequence[Embedder], embeddings: Sequence[NDArray[np
             raise DataError(f"the embedder {show(name)} is given twice")
     if embeddings is not None and len(embeddings) != len(loaded):
         raise DataError(f"{len(embeddings)} arrays of embeddings for {len(loaded)} embedders")
+    for name, rows in zip(names, embeddings or (), strict=False):
+        if len(rows) != n_queries:
+            raise DataError(f"{len(rows)} embeddings by {name} for {n_queries} queries")
 
 
 def _check_counts(outcomes: Outcomes, worth: Worth, n_folds: int) -> None:

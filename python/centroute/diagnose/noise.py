@@ -76,7 +76,8 @@ def repeated_texts(values: Values, text_ids: NDArray[np.intp], prior: Values) ->
     """
     n = len(values)
     kept, lead, consistent = (np.full(n, np.nan) for _ in range(3))
-    order = np.argsort(text_ids, kind="stable")
+    observed = np.flatnonzero(~np.isnan(values).all(axis=1))
+    order = observed[np.argsort(text_ids[observed], kind="stable")]
     groups = [
         group for group in np.split(order, np.flatnonzero(np.diff(text_ids[order])) + 1) if len(group) > 1
     ]

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from centroute.calibrate.fitting import Part
-from centroute.datasets import text_key
+from centroute.datasets import Outcomes, text_key
 from centroute.diagnose.trees import Binned, bin_columns
 from centroute.errors import DataError
 
@@ -38,15 +38,14 @@ class Worth:
     dataset_ids: NDArray[np.intp] | None
 
     @classmethod
-    def of(cls, part: Part, willingness_to_pay: float | None) -> "Worth":
-        """Take scores and costs of a part.
+    def of(cls, outcomes: Outcomes, willingness_to_pay: float | None) -> "Worth":
+        """Take scores and costs.
 
         Raises
         ------
         DataError
             If a willingness to pay is given and a model's costs are not known.
         """
-        outcomes = part.outcomes
         values = outcomes.scores.astype(np.float64)
         if willingness_to_pay is not None:
             unknown = np.isnan(outcomes.costs).all(axis=0)

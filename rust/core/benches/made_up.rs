@@ -57,6 +57,7 @@ pub fn router(n_clusters: usize, isa: Isa, precision: Precision) -> Result<Route
         quality_se: None,
         frontier: Vec::new(),
         pairs: None,
+        index: None,
     };
     Router::new(artifact, Some(precision), isa)
 }

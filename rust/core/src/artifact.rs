@@ -4,7 +4,7 @@
 //! `centroid_scale [n_clusters]` in f32) and, all f32, `quality`, `cost`, `count` and, optional, `quality_se`
 //! `[n_clusters, n_models]`, `prior_quality` and `prior_cost` `[n_models]`, `frontier [n_points, 3]`
 //! (willingness to pay, quality, mean cost; ascending), and, optional, `pairs [n_pairs, n_points, 6]` (see
-//! [`crate::pairs`]). A model whose cost is unknown has NaN in its whole cost column and prior; no other value, but for
+//! [`crate::pairs`]), and those of an index over the centroids (see [`crate::index::parts`]). A model whose cost is unknown has NaN in its whole cost column and prior; no other value, but for
 //! those of `pairs`, may be NaN. Metadata key `centroute` holds the JSON of [`Metadata`].
 
 use std::collections::{BTreeSet, HashSet};
@@ -17,6 +17,7 @@ use sha2::{Digest, Sha256};
 
 use crate::centroids::Precision;
 use crate::error::Error;
+use crate::index::parts::Parts;
 use crate::pairs::Pairs;
 use crate::policy::PolicySpec;
 use crate::simd::serial;
@@ -155,6 +156,8 @@ pub struct Artifact {
     pub frontier: Vec<[f32; 3]>,
     /// Thresholds between any two models, where the file has them.
     pub pairs: Option<Pairs>,
+    /// What an index over the centroids is built from, where the file has one.
+    pub index: Option<Parts>,
 }
 
 impl Artifact {
@@ -180,6 +183,13 @@ impl Artifact {
         if metadata.top_p > n_clusters {
             return Err(Error::Metadata(format!("top_p {} exceeds the {n_clusters} clusters", metadata.top_p)));
         }
+        let index = Parts::read(&tensors, n_clusters, dim)?;
+        if let Some(index) = &index
+            && index.max_depth() < metadata.top_p
+        {
+            let (depth, top_p) = (index.max_depth(), metadata.top_p);
+            return Err(Error::Metadata(format!("index.probes: for {depth} neighbours at most, and top_p is {top_p}")));
+        }
         let cells = [Some(n_clusters), Some(n_models)];
         let artifact = Self {
             quality: Table {
@@ -199,6 +209,7 @@ impl Artifact {
             frontier: read_f32(&tensors, "frontier", &[None, Some(3)])?.as_chunks().0.to_vec(),
             centroids,
             precision,
+            index,
             metadata_json: json.clone(),
             metadata,
         };
@@ -424,6 +435,17 @@ pub(crate) fn read_f32(
     let tensor = tensors.tensor(name).map_err(|_| Error::MissingTensor(name))?;
     check_layout(&tensor, name, Dtype::F32, wanted)?;
     Ok(tensor.data().as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect())
+}
+
+/// The same of whole numbers.
+pub(crate) fn read_i32(
+    tensors: &SafeTensors<'_>,
+    name: &'static str,
+    wanted: &[Option<usize>],
+) -> Result<Vec<i32>, Error> {
+    let tensor = tensors.tensor(name).map_err(|_| Error::MissingTensor(name))?;
+    check_layout(&tensor, name, Dtype::I32, wanted)?;
+    Ok(tensor.data().as_chunks::<4>().0.iter().map(|&bytes| i32::from_le_bytes(bytes)).collect())
 }
 
 fn check_layout(

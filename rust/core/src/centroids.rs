@@ -2,9 +2,12 @@
 //!
 //! `f32` is searched directly. `f16` and `i8` are searched approximately, with a bound on the error that
 //! Cauchy and Schwarz give, `|q·c - q̂·ĉ| <= |q| |c - ĉ| + |q - q̂| |ĉ|`; every cluster that the bound cannot
-//! rule out is scored again with its f32 row, so that the chosen clusters are those of f32.
+//! rule out is scored again with its f32 row, so that the chosen clusters are those of f32. Very many are searched by an
+//! index instead, which finds nearly all of these.
 
 use crate::assign::Best;
+use crate::index::parts::Parts;
+use crate::index::{Index, IndexScratch};
 use crate::simd::serial::{f16_from_f32, f32_from_f16};
 use crate::simd::{
     BYTES_PER_LANE, ByteLanes, ByteTile, GROUP_CLUSTERS, GROUP_PANELS, HalfLanes, Isa, Kernels, LANES, Lanes,
@@ -71,15 +74,16 @@ enum Table {
     F32(Vec<Lanes>),
     F16 { panels: Vec<HalfLanes>, row_error: f32 },
     I8 { panels: Vec<ByteLanes>, lanes: Vec<ByteScales>, row_error: f32 },
+    Indexed { index: Box<Index>, precision: Precision },
 }
 
 /// What turns sixteen integer sums back into similarities.
 #[derive(Clone, Copy, Debug, Default)]
-struct ByteScales {
+pub(crate) struct ByteScales {
     /// Value of one unit of the row.
-    scale: [f32; LANES],
+    pub(crate) scale: [f32; LANES],
     /// 128 times the sum of the row's bytes: what the query's offset added.
-    offset: [i32; LANES],
+    pub(crate) offset: [i32; LANES],
 }
 
 /// Buffers of a search.
@@ -95,6 +99,7 @@ pub struct SearchScratch {
     panels: Vec<Lanes>,
     /// The clusters of the best approximate similarities, and those similarities.
     likely: (Vec<f32>, Vec<u32>),
+    index: IndexScratch,
 }
 
 impl Centroids {
@@ -108,6 +113,20 @@ impl Centroids {
             Precision::I8 => pack_i8(&rows, dim),
         };
         Self { dim, n_clusters, rows, table, isa, kernels: isa.kernels() }
+    }
+
+    /// Lays out rows `[n_clusters, dim]` to be searched by an index; `precision` is that in which they were stored.
+    #[must_use]
+    pub fn indexed(rows: Vec<f32>, dim: usize, parts: &Parts, precision: Precision, isa: Isa) -> Self {
+        let index = Box::new(Index::new(parts, &rows, dim, isa));
+        let table = Table::Indexed { index, precision };
+        Self { dim, n_clusters: rows.len() / dim, rows, table, isa, kernels: isa.kernels() }
+    }
+
+    /// Whether an index is searched, and not all centroids.
+    #[must_use]
+    pub fn is_indexed(&self) -> bool {
+        matches!(self.table, Table::Indexed { .. })
     }
 
     /// Number of centroids.
@@ -135,6 +154,7 @@ impl Centroids {
             Table::F32(_) => Precision::F32,
             Table::F16 { .. } => Precision::F16,
             Table::I8 { .. } => Precision::I8,
+            Table::Indexed { precision, .. } => precision,
         }
     }
 
@@ -186,6 +206,7 @@ impl Centroids {
                 let SearchScratch { approximate, likely, .. } = scratch;
                 self.rescore(query, byte_bound(norm, *row_error, query_error), approximate, best, likely);
             }
+            Table::Indexed { index, .. } => index.search(&self.rows, query, None, best, &mut scratch.index),
         }
     }
 
@@ -258,6 +279,13 @@ impl Centroids {
         scratch: &mut SearchScratch,
     ) {
         let top_p = similarities.len() / norms.len();
+        if self.is_indexed() {
+            let states = similarities.chunks_mut(top_p).zip(ids.chunks_mut(top_p));
+            for ((query, norm), (similarities, ids)) in queries.chunks_exact(self.dim).zip(norms).zip(states) {
+                self.search(query, *norm, &mut Best::new(similarities, ids), scratch);
+            }
+            return;
+        }
         if let Table::I8 { panels, lanes, row_error } = &self.table
             && self.n_clusters >= BYTES_IN_BATCHES_FROM
         {

@@ -142,6 +142,32 @@ pub enum Error {
     /// The limits left no model.
     #[error("no model is left: {0}")]
     NoCandidate(String),
+    /// A filter that is not one value an owner.
+    #[error("filter: got {got} values for {wanted} owners")]
+    FilterLength {
+        /// Values handed in.
+        got: usize,
+        /// Number of owners.
+        wanted: usize,
+    },
+    /// A row belongs to an owner that there is not.
+    #[error("owner of row {row}: {owner} is not below {n_owners}")]
+    Owner {
+        /// Row number from zero.
+        row: usize,
+        /// The number of the owner.
+        owner: u32,
+        /// Numbers that there may be.
+        n_owners: usize,
+    },
+    /// A row that was removed or never there.
+    #[error("row {row}: there is none of this number among {n_rows}, or it was removed")]
+    NoRow {
+        /// The number.
+        row: usize,
+        /// Rows there are, the removed ones among them.
+        n_rows: usize,
+    },
     /// An instruction set was asked for that this machine lacks or nobody knows.
     #[error("CENTROUTE_SIMD={wanted}: this machine has {available}")]
     InstructionSet {
@@ -165,7 +191,11 @@ impl Error {
             | Self::TensorLayout { .. }
             | Self::TensorValue { .. }
             | Self::Digest { .. } => ErrorKind::Artifact,
-            Self::Dim { .. } | Self::Row { .. } => ErrorKind::Data,
+            Self::Dim { .. }
+            | Self::Row { .. }
+            | Self::FilterLength { .. }
+            | Self::Owner { .. }
+            | Self::NoRow { .. } => ErrorKind::Data,
             Self::PolicyValue { .. }
             | Self::RowNumber { .. }
             | Self::PolicyConflict(..)

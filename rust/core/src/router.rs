@@ -62,8 +62,10 @@ pub struct RowPolicy<'a> {
 impl Router {
     /// Lays out a validated artifact for an instruction set and a search precision.
     ///
-    /// Without a precision the one that the file stores is taken.
+    /// Without a precision the one that the file stores is taken, and the file's index where it has one; with one all
+    /// centroids are compared.
     pub fn new(mut artifact: Artifact, precision: Option<Precision>, isa: Isa) -> Result<Self, Error> {
+        let is_exact = precision.is_some();
         let precision = precision.unwrap_or(artifact.precision);
         if precision == Precision::I8 && artifact.dim() > MAX_BYTE_DIM {
             let dim = artifact.dim();
@@ -71,7 +73,10 @@ impl Router {
         }
         let rows = std::mem::take(&mut artifact.centroids);
         let router = Self {
-            centroids: Centroids::new(rows, artifact.dim(), precision, isa),
+            centroids: match &artifact.index {
+                Some(parts) if !is_exact => Centroids::indexed(rows, artifact.dim(), parts, precision, isa),
+                _ => Centroids::new(rows, artifact.dim(), precision, isa),
+            },
             predicted: PairedTables::new(&artifact.quality, &artifact.cost),
             normalized: alpha::normalized(&artifact),
             artifact,

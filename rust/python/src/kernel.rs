@@ -20,6 +20,7 @@ use crate::counters::{Counters, Stage, StageClock, TIME_EVERY};
 use crate::decision::{Decision, DecisionBatch, Shared};
 use crate::embedder::StaticEmbedder;
 use crate::errors::{DataError, PolicyError, raise};
+use crate::index::index_tensors;
 use crate::policy::Policy;
 use crate::text::{utf8, utf8_items};
 use crate::threads::{FirstFault, in_parts};
@@ -326,6 +327,12 @@ impl Kernel {
         self.router().centroids().precision().name()
     }
 
+    /// Whether an index is searched, and not all centroids.
+    #[getter]
+    fn is_indexed(&self) -> bool {
+        self.router().centroids().is_indexed()
+    }
+
     /// How the file stores the centroids.
     #[getter]
     fn stored_precision(&self) -> &'static str {
@@ -345,7 +352,7 @@ impl Kernel {
         &self.router().artifact().metadata_json
     }
 
-    /// Copies of the tensors by name, float32.
+    /// Copies of the tensors by name, float32; those of an index, where there is one, together under `index`.
     fn tensors<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let (artifact, centroids) = (self.router().artifact(), self.router().centroids());
         let cells = [centroids.n_clusters(), artifact.n_models()];
@@ -365,6 +372,9 @@ impl Kernel {
             let (values, n_points) = (pairs.points().as_flattened(), pairs.n_points());
             let shape = [pairs.points().len() / n_points, n_points, values.len() / pairs.points().len()];
             tensors.set_item("pairs", PyArray1::from_slice(py, values).reshape(shape)?)?;
+        }
+        if let Some(parts) = &artifact.index {
+            tensors.set_item("index", index_tensors(py, parts, centroids.dim())?)?;
         }
         tensors.set_item("prior_quality", PyArray1::from_slice(py, &artifact.quality.prior))?;
         tensors.set_item("prior_cost", PyArray1::from_slice(py, &artifact.cost.prior))?;
@@ -584,7 +594,7 @@ fn row_masks<'py>(values: &Bound<'py, PyAny>, shape: [usize; 2]) -> PyResult<PyR
 }
 
 /// A C-contiguous float32 array of the wanted rank without a copy, or an error with what was got and wanted.
-fn float32<'py, D: numpy::ndarray::Dimension>(
+pub fn float32<'py, D: numpy::ndarray::Dimension>(
     field: &str,
     value: &Bound<'py, PyAny>,
     wanted: &str,
@@ -596,6 +606,22 @@ fn float32<'py, D: numpy::ndarray::Dimension>(
         return Ok(array);
     }
     Err(refuse(field, value, wanted))
+}
+
+/// A C-contiguous array of any dtype and the wanted rank without a copy, or an error with what was got and wanted.
+pub fn contiguous<'py, T: numpy::Element, D: numpy::ndarray::Dimension>(
+    field: &str,
+    value: &Bound<'py, PyAny>,
+    wanted: &str,
+) -> PyResult<PyReadonlyArray<'py, T, D>> {
+    if let Ok(array) = value.cast::<numpy::PyArray<T, D>>()
+        && array.is_c_contiguous()
+        && let Ok(array) = array.try_readonly()
+    {
+        return Ok(array);
+    }
+    let got = describe(value);
+    Err(DataError::new_err(format!("{field}: got {got}, wanted a C-contiguous array of {wanted}")))
 }
 
 #[cold]

@@ -7,6 +7,7 @@ mod counters;
 mod decision;
 mod embedder;
 mod errors;
+mod index;
 mod kernel;
 mod policy;
 mod text;
@@ -23,6 +24,8 @@ mod _kernel {
     use super::decision::{Decision, DecisionBatch};
     #[pymodule_export]
     use super::embedder::{StaticEmbedder, Tokenizer, surface_features};
+    #[pymodule_export]
+    use super::index::RowIndex;
     #[pymodule_export]
     use super::kernel::{Kernel, simd};
     #[pymodule_export]

@@ -3,7 +3,8 @@
 use std::arch::x86_64::*;
 
 use super::{
-    BYTES_PER_LANE, ByteLanes, ByteTile, HalfLanes, Kernels, LANES, Lanes, ROWS_AHEAD, TILE_QUERIES, Tile, serial,
+    BYTES_PER_LANE, BYTES_PER_VECTOR, ByteLanes, ByteTile, HalfLanes, Kernels, LANES, Lanes, ROWS_AHEAD, TILE_QUERIES,
+    Tile, serial,
 };
 
 /// The loops of this file. Given out by [`super::Isa::kernels`] where [`is_available`] alone.
@@ -14,6 +15,7 @@ pub static KERNELS: Kernels = Kernels {
     group_i8,
     tile_f32,
     tile_i8,
+    rows_i8,
     quantize,
     take_best,
     scan,
@@ -36,6 +38,7 @@ entry!(group_f16 = group_f16_avx2(query: &[f32], group: &[HalfLanes], out: &mut 
 entry!(group_i8 = group_i8_avx2(query: &[u8], group: &[ByteLanes], out: &mut [[i32; LANES]]));
 entry!(tile_f32 = tile_f32_avx2(queries: &[f32], dim: usize, group: &[Lanes], out: &mut Tile));
 entry!(tile_i8 = tile_i8_avx2(queries: &[u8], n_bytes: usize, group: &[ByteLanes], out: &mut ByteTile));
+entry!(rows_i8 = rows_i8_avx2(query: &[u8], rows: &[ByteLanes], ids: &[u32], out: &mut [i32]));
 entry!(quantize = quantize_avx2(query: &[f32], out: &mut [u8]) -> (f32, f32));
 entry!(take_best = take_best_avx2(group: &[Lanes], n_valid: usize, similarities: &mut [f32], ids: &mut [u32]));
 entry!(scan = scan_avx2(group: &[Lanes], n_valid: usize, first: u32, similarities: &mut [f32], ids: &mut [u32]));
@@ -266,5 +269,38 @@ fn tile_i8_avx2(queries: &[u8], n_bytes: usize, group: &[ByteLanes], out: &mut B
     let n_panels = group.len() * BYTES_PER_LANE / n_bytes;
     for (query, out) in queries.chunks_exact(n_bytes).zip(out) {
         group_i8_avx2(query, group, &mut out[..n_panels]);
+    }
+}
+
+#[target_feature(enable = "avx2")]
+fn rows_i8_avx2(query: &[u8], rows: &[ByteLanes], ids: &[u32], out: &mut [i32]) {
+    let (query, n_vectors) = (query.as_chunks::<BYTES_PER_VECTOR>().0, query.len() / BYTES_PER_VECTOR);
+    for (place, (&id, out)) in ids.iter().zip(out).enumerate() {
+        if let Some(&ahead) = ids.get(place + ROWS_AHEAD) {
+            let row = rows.as_ptr().wrapping_add(ahead as usize * n_vectors);
+            for vector in 0..n_vectors {
+                _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(vector).cast());
+            }
+        }
+        let row = &rows[id as usize * n_vectors..][..n_vectors];
+        let mut sums = [_mm256_setzero_si256(); 2];
+        for (values, vector) in query.iter().zip(row) {
+            for quarter in 0..4 {
+                // SAFETY: each quarter of both is 16 bytes; the loads ask for no alignment.
+                let (left, right) = unsafe {
+                    (
+                        _mm_loadu_si128(values.as_ptr().add(16 * quarter).cast()),
+                        _mm_loadu_si128(vector.0.as_flattened().as_ptr().add(16 * quarter).cast()),
+                    )
+                };
+                // Bytes are widened to 16 bits, where pairs of products cannot overflow their 32.
+                let products = _mm256_madd_epi16(_mm256_cvtepu8_epi16(left), _mm256_cvtepi8_epi16(right));
+                sums[quarter % 2] = _mm256_add_epi32(sums[quarter % 2], products);
+            }
+        }
+        let sum = _mm256_add_epi32(sums[0], sums[1]);
+        let four = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256::<1>(sum));
+        let two = _mm_add_epi32(four, _mm_shuffle_epi32::<0b00_00_11_10>(four));
+        *out = _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32::<0b00_00_00_01>(two)));
     }
 }

@@ -3,8 +3,8 @@
 use std::arch::x86_64::*;
 
 use super::{
-    BYTES_PER_LANE, ByteLanes, ByteTile, GROUP_PANELS, HalfLanes, Kernels, LANES, Lanes, ROWS_AHEAD, TILE_QUERIES,
-    Tile, serial,
+    BYTES_PER_LANE, BYTES_PER_VECTOR, ByteLanes, ByteTile, GROUP_PANELS, HalfLanes, Kernels, LANES, Lanes, ROWS_AHEAD,
+    TILE_QUERIES, Tile, serial,
 };
 
 /// The loops of this file. Given out by [`super::Isa::kernels`] where [`is_available`] alone.
@@ -15,6 +15,7 @@ pub static KERNELS: Kernels = Kernels {
     group_i8,
     tile_f32,
     tile_i8,
+    rows_i8,
     quantize,
     take_best,
     scan,
@@ -41,6 +42,7 @@ entry!(group_f16 = group_f16_avx512(query: &[f32], group: &[HalfLanes], out: &mu
 entry!(group_i8 = group_i8_avx512(query: &[u8], group: &[ByteLanes], out: &mut [[i32; LANES]]));
 entry!(tile_f32 = tile_f32_avx512(queries: &[f32], dim: usize, group: &[Lanes], out: &mut Tile));
 entry!(tile_i8 = tile_i8_avx512(queries: &[u8], n_bytes: usize, group: &[ByteLanes], out: &mut ByteTile));
+entry!(rows_i8 = rows_i8_avx512(query: &[u8], rows: &[ByteLanes], ids: &[u32], out: &mut [i32]));
 entry!(quantize = quantize_avx512(query: &[f32], out: &mut [u8]) -> (f32, f32));
 entry!(take_best = take_best_avx512(group: &[Lanes], n_valid: usize, similarities: &mut [f32], ids: &mut [u32]));
 entry!(scan = scan_avx512(group: &[Lanes], n_valid: usize, first: u32, similarities: &mut [f32], ids: &mut [u32]));
@@ -472,5 +474,27 @@ fn full_byte_tile(queries: &[u8], n_vectors: usize, group: &[ByteLanes], out: &m
             // SAFETY: the row holds sixteen 32-bit integers; the store asks for no alignment.
             unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), sum) };
         }
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512vnni")]
+fn rows_i8_avx512(query: &[u8], rows: &[ByteLanes], ids: &[u32], out: &mut [i32]) {
+    let (query, n_vectors) = (query.as_chunks::<BYTES_PER_VECTOR>().0, query.len() / BYTES_PER_VECTOR);
+    for (place, (&id, out)) in ids.iter().zip(out).enumerate() {
+        if let Some(&ahead) = ids.get(place + ROWS_AHEAD) {
+            let row = rows.as_ptr().wrapping_add(ahead as usize * n_vectors);
+            for vector in 0..n_vectors {
+                _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(vector).cast());
+            }
+        }
+        let row = &rows[id as usize * n_vectors..][..n_vectors];
+        let mut sums = [_mm512_setzero_si512(); 2];
+        for (turn, (values, vector)) in query.iter().zip(row).enumerate() {
+            // SAFETY: both are 64 bytes; the loads ask for no alignment.
+            let (values, vector) =
+                unsafe { (_mm512_loadu_si512(values.as_ptr().cast()), _mm512_loadu_si512(vector.0.as_ptr().cast())) };
+            sums[turn % 2] = _mm512_dpbusd_epi32(sums[turn % 2], values, vector);
+        }
+        *out = _mm512_reduce_add_epi32(_mm512_add_epi32(sums[0], sums[1]));
     }
 }

@@ -43,6 +43,8 @@ pub const GROUP_CLUSTERS: usize = GROUP_PANELS * LANES;
 pub const TILE_QUERIES: usize = 6;
 /// Rows of bytes that are fetched before they are blended.
 pub(crate) const ROWS_AHEAD: usize = 8;
+/// Bytes of one vector.
+pub const BYTES_PER_VECTOR: usize = LANES * BYTES_PER_LANE;
 /// Dimensions that share one 32-bit lane of a byte panel.
 pub const BYTES_PER_LANE: usize = 4;
 
@@ -164,6 +166,8 @@ pub struct Kernels {
     pub tile_f32: fn(queries: &[f32], dim: usize, group: &[Lanes], out: &mut Tile),
     /// [`Self::group_i8`] for 1 to [`TILE_QUERIES`] queries of `n_bytes` each.
     pub tile_i8: fn(queries: &[u8], n_bytes: usize, group: &[ByteLanes], out: &mut ByteTile),
+    /// Inner products of a query of unsigned bytes with some rows of signed bytes, each of `query.len() / 64` vectors.
+    pub rows_i8: fn(query: &[u8], rows: &[ByteLanes], ids: &[u32], out: &mut [i32]),
     /// Writes a query as unsigned bytes around 128 and returns the value of one unit and the distance to the query.
     pub quantize: fn(query: &[f32], out: &mut [u8]) -> (f32, f32),
     /// The highest of the first `n_valid` lanes of a group, descending, the lower lane first in a tie, with their lanes;
@@ -330,6 +334,40 @@ mod tests {
                     serial::blend_i8(&rows, &ids[..n], &weights[..n], &mut wanted);
                     assert!(got.iter().zip(&wanted).all(|(&got, &wanted)| close(got, wanted)), "{isa:?} {width} {n}");
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn rows_of_bytes_have_the_sums_of_the_portable_loop() {
+        for isa in available() {
+            for n_vectors in 1..=6 {
+                let n_bytes = n_vectors * BYTES_PER_VECTOR;
+                let query: Vec<u8> =
+                    values(n_bytes, 41).iter().map(|value| ((value * 511.0) as i32).cast_unsigned() as u8).collect();
+                let rows: Vec<ByteLanes> = values(9 * n_bytes, 42)
+                    .as_chunks::<BYTES_PER_VECTOR>()
+                    .0
+                    .iter()
+                    .map(|row| {
+                        ByteLanes(std::array::from_fn(|lane| {
+                            std::array::from_fn(|place| (row[lane * BYTES_PER_LANE + place] * 255.9) as i8)
+                        }))
+                    })
+                    .collect();
+                let ids: Vec<u32> = (0..20).map(|place| place * 7 % 9).collect();
+                let (mut got, mut wanted) = (vec![0; ids.len()], vec![0; ids.len()]);
+                (isa.kernels().rows_i8)(&query, &rows, &ids, &mut got);
+                serial::rows_i8(&query, &rows, &ids, &mut wanted);
+                assert_eq!(got, wanted, "{isa:?} {n_vectors}");
+                let exact: i32 = (0..n_bytes)
+                    .map(|place| {
+                        let lane = &rows[ids[3] as usize * n_vectors + place / BYTES_PER_VECTOR].0;
+                        let value = lane[place % BYTES_PER_VECTOR / BYTES_PER_LANE][place % BYTES_PER_LANE];
+                        i32::from(query[place]) * i32::from(value)
+                    })
+                    .sum();
+                assert_eq!(wanted[3], exact);
             }
         }
     }

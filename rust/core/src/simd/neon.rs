@@ -12,6 +12,7 @@ pub static KERNELS: Kernels = Kernels {
     group_i8: serial::group_i8,
     tile_f32,
     tile_i8: serial::tile_i8,
+    rows_i8: serial::rows_i8,
     quantize: serial::quantize,
     take_best: serial::take_best,
     scan: serial::scan,

@@ -1,6 +1,8 @@
 //! Portable loops, written so that the compiler turns them into vector code of the baseline.
 
-use super::{BYTES_PER_LANE, ByteLanes, ByteTile, GROUP_PANELS, HalfLanes, Kernels, LANES, Lanes, Tile};
+use super::{
+    BYTES_PER_LANE, BYTES_PER_VECTOR, ByteLanes, ByteTile, GROUP_PANELS, HalfLanes, Kernels, LANES, Lanes, Tile,
+};
 
 /// The portable loops.
 pub static KERNELS: Kernels = Kernels {
@@ -10,6 +12,7 @@ pub static KERNELS: Kernels = Kernels {
     group_i8,
     tile_f32,
     tile_i8,
+    rows_i8,
     quantize,
     take_best,
     scan,
@@ -102,6 +105,15 @@ pub fn tile_i8(queries: &[u8], n_bytes: usize, group: &[ByteLanes], out: &mut By
     let n_panels = group.len() * BYTES_PER_LANE / n_bytes;
     for (query, out) in queries.chunks_exact(n_bytes).zip(out) {
         group_i8(query, group, &mut out[..n_panels]);
+    }
+}
+
+/// See [`Kernels::rows_i8`].
+pub fn rows_i8(query: &[u8], rows: &[ByteLanes], ids: &[u32], out: &mut [i32]) {
+    let n_vectors = query.len() / BYTES_PER_VECTOR;
+    for (out, &id) in out.iter_mut().zip(ids) {
+        let row = rows[id as usize * n_vectors..][..n_vectors].iter().flat_map(|vector| vector.0.as_flattened());
+        *out = query.iter().zip(row).map(|(&left, &right)| i32::from(left) * i32::from(right)).sum();
     }
 }
 
