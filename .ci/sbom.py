@@ -1,4 +1,4 @@
-"""What a wheel of centroute carries, as CycloneDX 1.6: Rust crates and the bundled embedder.
+"""What a wheel of centroute carries, as CycloneDX 1.6: Rust crates and the bundled embedders.
 
 ``python .ci/sbom.py -o centroute.cdx.json``. Crates and their checksums are those of ``Cargo.lock``, as
 ``cargo metadata`` resolves them for the extension, without those of tests and benches. The same sources give
@@ -17,7 +17,11 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 CRATE = "centroute-python"
-EMBEDDER = ROOT / "models" / "static-256"
+EMBEDDERS = {
+    "static-256": "sentence-transformers/all-MiniLM-L6-v2",
+    "static-multi": "Google's Universal Sentence Encoder Multilingual 3",
+}
+"""Bundled embedders, folders of ``models/``, and what each was derived from."""
 
 
 def main() -> None:
@@ -55,7 +59,7 @@ def bill() -> dict[str, Any]:
         (packages[crate] for crate in carried), key=lambda package: (package["name"], package["version"])
     )
     components = [_crate(package, checksums[package["name"], package["version"]]) for package in crates]
-    components.append(_embedder())
+    components += [_embedder(ROOT / "models" / name, source) for name, source in EMBEDDERS.items()]
     identity = json.dumps(components, sort_keys=True)
     return {
         "bomFormat": "CycloneDX",
@@ -89,18 +93,18 @@ def _crate(package: dict[str, Any], checksum: str | None) -> dict[str, Any]:
     return component
 
 
-def _embedder() -> dict[str, Any]:
-    description = json.loads((EMBEDDER / "embedder.json").read_text(encoding="utf-8"))
+def _embedder(folder: Path, source: str) -> dict[str, Any]:
+    description = json.loads((folder / "embedder.json").read_text(encoding="utf-8"))
     files = [
-        {"alg": "SHA-256", "content": hashlib.sha256((EMBEDDER / "model.onnx").read_bytes()).hexdigest()},
+        {"alg": "SHA-256", "content": hashlib.sha256((folder / "model.onnx").read_bytes()).hexdigest()},
     ]
     if files[0]["content"] != description["model_sha256"]:
-        sys.exit(f"{EMBEDDER / 'model.onnx'}: is not the file that embedder.json describes")
+        sys.exit(f"{folder / 'model.onnx'}: is not the file that embedder.json describes")
     return {
         "type": "machine-learning-model",
         "name": description["name"],
         "version": description["fingerprint"],
-        "description": "derived from sentence-transformers/all-MiniLM-L6-v2, see NOTICE",
+        "description": f"derived from {source}, see NOTICE",
         "licenses": [{"expression": "Apache-2.0"}],
         "hashes": files,
     }

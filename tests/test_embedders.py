@@ -331,7 +331,7 @@ def test_unknown_name_lists_the_known_ones() -> None:
     message = refusal("static-257")
     assert "'static-257'" in message
     assert "static-256" in message
-    assert bundled_names() == ["static-256"]
+    assert bundled_names() == ["static-256", "static-multi"]
 
 
 def test_missing_folder(tmp_path: Path) -> None:

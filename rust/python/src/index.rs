@@ -17,6 +17,8 @@ use crate::threads::{FirstFault, in_parts};
 
 /// Queries that a thread takes at a time.
 const ROWS_PER_PART: usize = 64;
+/// Owners that there may be: a number of this kind takes memory for itself.
+const MAX_OWNERS: usize = 1 << 26;
 
 thread_local! {
     static SCRATCH: RefCell<IndexScratch> = RefCell::default();
@@ -60,6 +62,9 @@ impl RowIndex {
             None => (0..n_rows as u32).collect(),
         };
         let n_owners = n_owners.unwrap_or_else(|| owners.iter().max().map_or(0, |&owner| owner as usize + 1));
+        if n_owners > MAX_OWNERS {
+            return Err(DataError::new_err(format!("n_owners is {n_owners}, wanted at most {MAX_OWNERS}")));
+        }
         let arrays = index.map(arrays).transpose()?;
         let rows = rows.as_slice()?;
         let isa = Isa::from_environment().map_err(raise)?;
