@@ -184,7 +184,8 @@ def test_list_json(cli: Callable[..., Any], empty_cache: Path) -> None:
     write_json(empty_cache / "embedders" / "damaged" / "embedder.json", {"format_version": 9})
     listed = json.loads(cli("embed", "list", "--json").out)
     assert listed["can_be_exported"].keys() == {"minilm-l6", "minilm-l6-int8"}
-    bundled, damaged = listed["embedders"]
+    bundled, multi, damaged = listed["embedders"]
+    assert (multi["name"], multi["dim"], multi["error"]) == ("static-multi", 128, None)
     assert (bundled["name"], bundled["dim"], bundled["error"]) == ("static-256", 256, None)
     assert (damaged["name"], damaged["origin"], damaged["dim"]) == ("damaged", "exported", None)
     assert "file is missing" in damaged["error"] or "format_version is 9" in damaged["error"]

@@ -1,5 +1,6 @@
 """Surface features: their definition by hand, the rows they make, and what calibration does with them."""
 
+import itertools
 import json
 from dataclasses import replace
 from types import SimpleNamespace
@@ -9,17 +10,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from centroute import Artifact, ArtifactError, DataError, Router
+from centroute import Artifact, ArtifactError, DataError, Router, _kernel
 from centroute._kernel import Kernel
 from centroute.artifact import EmbedderId
 from centroute.calibrate import calibrate
-from centroute.datasets import Outcomes, split_by_text
+from centroute.datasets import Outcomes, split_by_text, synthetic_outcomes
 from centroute.embedders import fingerprint
 from centroute.surface import (
     CLASSES,
     FEATURE_NAMES,
     KEYWORDS,
+    LEAST_SCALE,
     MAX_BYTES,
+    SCRIPTS,
+    SETS,
     SurfaceFeatures,
     routed_identity,
     surface_features,
@@ -70,7 +74,9 @@ def test_every_feature_by_hand():
         "question": 1,
         "keywords": np.log(3),
         "distinct_words": 12 / 13,
+        "latin": 2 / n_characters,
     }
+    wanted |= dict.fromkeys(FEATURE_NAMES[SETS["surface-1"] + 1 :], 0)
     assert features_of(text) == pytest.approx(wanted, rel=1e-6)
 
 
@@ -122,6 +128,42 @@ def test_bytes_beyond_the_limit_are_not_read():
     assert features_of("é" * MAX_BYTES)["characters"] == pytest.approx(np.log(1 + MAX_BYTES // 2))
 
 
+@pytest.mark.parametrize(
+    ("text", "shares"),
+    [
+        ("Größe", {"latin": 2 / 5}), ("Việt", {"latin": 1 / 4}), ("да?", {"cyrillic": 2 / 3}),
+        ("نعم", {"arabic": 1}), ("解x", {"han": 1 / 2}), ("𠀀", {"han": 1}),
+        ("かなカナ漢字", {"kana": 4 / 6, "han": 2 / 6}), ("한국", {"hangul": 1}), ("ไทย ", {"thai": 3 / 4}),
+        ("αβ", {"other_scripts": 1}), ("नमस्ते", {"other_scripts": 1}), ("שלום", {"other_scripts": 1}),
+        ("x² “…” 🙂 。", {}), ("abc", {}),
+    ],
+)  # fmt: skip
+def test_shares_of_scripts(text, shares):
+    found = features_of(text)
+    wanted = {name: shares.get(name, 0) for name in FEATURE_NAMES[SETS["surface-1"] :]}
+    assert {name: found[name] for name in wanted} == pytest.approx(wanted)
+
+
+def test_a_character_that_is_cut_off_has_no_script():
+    whole = features_of("a" * (MAX_BYTES - 3) + "解")
+    assert whole["han"] == pytest.approx(1 / (MAX_BYTES - 2))
+    for n_bytes in (1, 2):
+        assert features_of("a" * (MAX_BYTES - n_bytes) + "解")["han"] == 0
+
+
+def test_a_script_takes_whole_blocks_of_64_and_none_twice():
+    ranges = sorted(between for script in SCRIPTS for between in script)
+    assert all(first % 64 == 0 and last % 64 == 63 for first, last in ranges)
+    assert all(before < first for (_, before), (first, _) in itertools.pairwise(ranges))
+
+
+def test_the_extension_computes_the_definition():
+    ranges = [between for script in SCRIPTS for between in script]
+    edges = [chr(code) for first, last in ranges for code in (first - 1, first, last, last + 1)]
+    both = [*ODD_TEXTS, *edges]
+    np.testing.assert_allclose(_kernel.surface_features(both), surface_features(both), rtol=1e-6)
+
+
 @given(st.lists(texts, max_size=8))
 @settings(max_examples=60, deadline=None)
 def test_a_batch_is_the_same_as_one_by_one(batch):
@@ -138,6 +180,7 @@ def test_features_stay_in_their_ranges(text):
     assert ((features >= 0) & np.isfinite(features)).all()
     columns = [FEATURE_NAMES.index(name) for name in ("digits", "upper", "code", "arithmetic", "non_ascii")]
     assert features[0, columns].sum() <= 1 + 1e-6
+    assert features[0, SETS["surface-1"] :].sum() <= features[0, FEATURE_NAMES.index("non_ascii")] + 1e-6
     assert features[0, 9:10] in (0, 1)
     assert features[0, 11] <= 1
 
@@ -159,14 +202,49 @@ def test_statistics_are_mean_and_deviation_and_a_constant_feature_has_scale_1():
     surface = SurfaceFeatures.fit(features, 0.5)
     assert surface.mean[:3] == (2.5, 0.1, 0.0)
     assert surface.scale[:3] == (1.11803, 1.0, 1.0)
-    assert len(surface.mean) == len(surface.scale) == N_FEATURES
+    assert len(surface.mean) == len(surface.scale) == SETS["surface-1"]
 
 
-def test_appended_rows_by_hand():
-    surface = SurfaceFeatures(weight=0.5, mean=(1.0,) * 12, scale=(2.0,) * 12)
-    features = np.array([[1.0, 3.0, 99.0, -99.0] + [1.0] * 8], dtype=np.float32)
+def test_shares_of_letters_have_a_least_scale():
+    features = np.zeros((4, N_FEATURES), dtype=np.float32)
+    features[0, 3:] = 0.02
+    surface = SurfaceFeatures.fit(features, 0.5)
+    lettered = [FEATURE_NAMES.index("non_ascii"), *range(SETS["surface-1"], N_FEATURES)]
+    assert {surface.scale[place] for place in lettered} == {LEAST_SCALE}
+    assert surface.scale[3] == pytest.approx(0.02 * np.sqrt(3) / 4, rel=1e-5)
+    assert SurfaceFeatures.fit(features * 50, 0.5).scale[15] == pytest.approx(np.sqrt(3) / 4, rel=1e-5)
+
+
+@pytest.mark.parametrize(("n_others", "name"), [(0, "surface-1"), (1, "surface-1"), (2, "surface-2")])
+def test_scripts_are_told_apart_where_a_hundredth_of_the_texts_ask_for_it(n_others, name):
+    english = ["What is the capital of France?", "naïve café: π ≈ 3.14159, and so on and so forth"]
+    queries = [english[place % 2] for place in range(200 - n_others)] + ["Какая столица Франции?"] * n_others
+    surface = SurfaceFeatures.fit(surface_features(queries), 0.15)
+    assert (surface.name, len(surface.mean), len(surface.scale)) == (name, SETS[name], SETS[name])
+
+
+def test_a_router_for_several_scripts_knows_them_and_routes_texts_as_rows(embedder):
+    english = synthetic_outcomes(n_queries=300, seed=3)
+    question = "Какая столица у этой страны и почему? "
+    queries = tuple(text if place % 3 else question + text for place, text in enumerate(english.queries))
+    outcomes = replace(english, queries=queries)
+    artifact = calibrate(outcomes, embedder=embedder, n_clusters=6, surface_weight=0.15, method="means")
+    assert artifact.embedder.surface.name == "surface-2"
+    assert artifact.centroids.shape == (6, 256 + SETS["surface-2"])
+    router = Router.from_artifact(artifact, embedder=embedder)
+    rows = router.embed(queries[:20])
+    wanted = artifact.embedder.surface.append(embedder.embed(queries[:20]), surface_features(queries[:20]))
+    np.testing.assert_allclose(rows, wanted, atol=1e-6)
+    for text, row in zip(queries, rows, strict=False):
+        assert router.route(text).ranking == router.route_embedding(row).ranking
+
+
+@pytest.mark.parametrize(("name", "n_features"), SETS.items())
+def test_appended_rows_by_hand(name, n_features):
+    surface = SurfaceFeatures(weight=0.5, mean=(1.0,) * n_features, scale=(2.0,) * n_features, name=name)
+    features = np.array([[1.0, 3.0, 99.0, -99.0] + [1.0] * (N_FEATURES - 4)], dtype=np.float32)
     row = surface.append(np.array([[0.6, 0.8]], dtype=np.float32), features)[0]
-    wanted = np.array([0.6, 0.8, 0, 0.5, 2, -2] + [0] * 8)
+    wanted = np.array([0.6, 0.8, 0, 0.5, 2, -2] + [0] * (n_features - 4))
     np.testing.assert_allclose(row, wanted / np.linalg.norm(wanted), atol=1e-7)
 
 
@@ -197,9 +275,9 @@ def test_an_embedding_of_zeros_stays_a_row_of_zeros(surface):
     assert rows[1].any()
 
 
-@pytest.mark.parametrize("shape", [(2, 12), (3, 11), (3, 13), (36,)])
+@pytest.mark.parametrize("shape", [(2, 20), (3, 12), (3, 19), (3, 21), (60,)])
 def test_features_of_another_shape_are_refused(surface, shape):
-    with pytest.raises(DataError, match=r"surface features \[.*\]: wanted \[3, 12\]"):
+    with pytest.raises(DataError, match=r"surface features \[.*\]: wanted \[3, 20\]"):
         surface.append(np.ones((3, DIM), dtype=np.float32), np.zeros(shape, dtype=np.float32))
 
 
@@ -223,9 +301,10 @@ def embedder_of(fingerprint_):
 
 
 def test_the_identity_names_set_and_weight(surface):
-    assert surface.identity == "surface-1 weight 0.1000"
-    assert replace(surface, weight=10.0).identity == "surface-1 weight 10.0000"
-    assert SurfaceFeatures.fit(np.ones((2, 12), dtype=np.float32), 0.12345).identity.endswith(" 0.1235")
+    assert surface.identity == "surface-2 weight 0.1000"
+    assert replace(surface, weight=10.0).identity == "surface-2 weight 10.0000"
+    ones = np.ones((2, N_FEATURES), dtype=np.float32)
+    assert SurfaceFeatures.fit(ones, 0.12345).identity.endswith(" 0.1235")
 
 
 def test_the_routed_identity_is_the_embedders_with_the_features(surface):
@@ -235,7 +314,7 @@ def test_the_routed_identity_is_the_embedders_with_the_features(surface):
     assert dim == DIM + N_FEATURES
     assert with_features == fingerprint(
         "0" * 64, tokenizer_sha256="1" * 64, pooling="sum", max_tokens=9, prefix="q: ",
-        surface_features="surface-1 weight 0.1000",
+        surface_features="surface-2 weight 0.1000",
     )  # fmt: skip
     assert with_features != own
     assert routed_identity(embedder_of(own), replace(surface, weight=0.2))[1] != with_features
@@ -264,7 +343,51 @@ def test_surface_features_come_back_from_the_router_file(with_surface, tmp_path)
     assert loaded.to_bytes() == with_surface.to_bytes() == file.read_bytes()
     stored = json.loads(Kernel(file.read_bytes()).metadata_json)["embedder"]
     assert set(stored["surface_features"]) == {"name", "weight", "mean", "scale"}
-    assert stored["surface_features"]["name"] == "surface-1"
+    assert stored["surface_features"]["name"] == "surface-2"
+    assert len(stored["surface_features"]["mean"]) == N_FEATURES
+
+
+@pytest.fixture
+def before(artifact, surface):
+    """An artifact of the first set, as it was calibrated before there was another."""
+    first = replace(surface, mean=surface.mean[:12], scale=surface.scale[:12], name="surface-1")
+    tail = np.zeros((len(artifact.centroids), 12), dtype=np.float32)
+    return replace(
+        artifact,
+        embedder=EmbedderId("static-256", 256 + 12, "ab" * 32, first),
+        centroids=np.concatenate([artifact.centroids, tail], axis=1),
+    )
+
+
+def test_a_router_file_of_surface_1_keeps_its_features(before, embedder, tmp_path):
+    file = tmp_path / "router.safetensors"
+    dim, own = routed_identity(embedder, before.embedder.surface)
+    before = replace(before, embedder=replace(before.embedder, fingerprint=own))
+    before.save(file)
+    assert Artifact.load(file).embedder == before.embedder
+    assert dim == 256 + 12
+    router = Router.load(file)
+    queries = ["What is 2 + 2?", "Где библиотека?", "def f():\n    return 東京"]
+    rows = router.embed(queries)
+    assert rows.shape == (3, 268)
+    plain = embedder.embed(queries)
+    wanted = before.embedder.surface.append(plain, surface_features(queries))
+    np.testing.assert_allclose(rows, wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "n_features", "wanted"), [("surface-2", 12, 20), ("surface-1", 20, 12)])
+def test_statistics_of_another_set_are_refused(with_surface, pack, name, n_features, wanted, tmp_path):
+    from safetensors.numpy import load
+
+    data = with_surface.to_bytes()
+    metadata = json.loads(Kernel(data).metadata_json)
+    metadata["embedder"]["surface_features"] = {
+        "name": name, "weight": 0.1, "mean": [0.0] * n_features, "scale": [1.0] * n_features
+    }  # fmt: skip
+    file = tmp_path / "router.safetensors"
+    file.write_bytes(pack(load(data), metadata))
+    with pytest.raises(ArtifactError, match=f"mean has {n_features} numbers, {name} has {wanted} features"):
+        Artifact.load(file)
 
 
 def test_an_artifact_without_surface_features_says_so(artifact):
@@ -351,7 +474,7 @@ def test_a_weight_can_be_fixed(embedder):
     assert {trial["surface_weight"] for trial in without.report["tried"]} == {0}
     fixed = calibrate(outcomes, surface_weight=0.5, **options)
     assert fixed.embedder.surface.weight == 0.5
-    assert fixed.centroids.shape == (8, 256 + N_FEATURES)
+    assert fixed.centroids.shape == (8, 256 + SETS["surface-1"])
     with pytest.raises(DataError, match="surface weight -1"):
         calibrate(outcomes, surface_weight=-1, **options)
 
@@ -369,7 +492,7 @@ def test_embeddings_from_outside_have_surface_features_only_where_asked():
     options = {"embedder": outside, "embeddings": embeddings, "n_clusters": 8}
     assert calibrate(outcomes, **options).embedder == EmbedderId("outside", 256, None)
     asked = calibrate(outcomes, surface_weight=0.2, **options).embedder
-    assert (asked.dim, asked.fingerprint) == (256 + N_FEATURES, None)
+    assert (asked.dim, asked.fingerprint) == (256 + SETS["surface-1"], None)
 
 
 def test_the_same_seed_gives_the_same_bytes_with_surface_features(embedder):

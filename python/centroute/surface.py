@@ -1,9 +1,14 @@
-r"""Surface features: twelve cheap numbers of a text, put behind its embedding before it is routed.
+r"""Surface features: cheap numbers of a text, put behind its embedding before it is routed.
 
 Static embeddings know words, not form. Length, line breaks or the share of code characters tell kinds of
-queries apart that share their words. This module is the definition; the extension computes the same.
+queries apart that share their words; scripts tell languages apart that an embedder brings together. This
+module is the definition; the extension computes the same.
 
-The set ``surface-1`` reads the first `MAX_BYTES` bytes of the text in UTF-8, each lone surrogate as U+FFFD.
+A set begins with the features of the sets before it: ``surface-1`` has the first twelve, ``surface-2`` all of
+them. Calibration takes the second where a hundredth of the texts or more are in other letters
+(:func:`in_other_letters`), else the first. A router file names its set, and keeps it.
+
+The features are those of the first `MAX_BYTES` bytes of the text in UTF-8, each lone surrogate as U+FFFD.
 Every byte has one class:
 
 ==========  ===================================================================
@@ -40,7 +45,19 @@ six of ASCII whitespace (0x09 to 0x0D and 0x20). *Names* are the longest runs of
 9   question        1 where there is a byte of class question, else 0
 10  keywords        ln(1 + names that are one of `KEYWORDS`, case as it is)
 11  distinct_words  number of different words, byte for byte, over words; 0 without words
+12  latin           share of Latin letters beyond ASCII, U+00C0 to U+02BF and U+1E00 to U+1EFF
+13  cyrillic        share of U+0400 to U+053F
+14  arabic          share of U+0600 to U+06FF and U+0740 to U+077F
+15  han             share of U+3400 to U+4DBF, U+4E00 to U+9FFF, U+F900 to U+FAFF and U+20000 to U+3FFFF
+16  kana            share of U+3040 to U+30FF
+17  hangul          share of U+1100 to U+11FF and U+AC00 to U+D7BF
+18  thai            share of U+0E00 to U+0E7F
+19  other_scripts   share of `OTHER_SCRIPTS`: Greek, Hebrew, Devanagari and others
 ==  ==============  ===================================================================
+
+A script takes whole blocks of 64 characters; a character that is cut off at the end has none. In
+``surface-2`` the scale of features 7 and 12 to 19 is at least `LEAST_SCALE`: where the calibration rows are
+of one language, a text of another is not set apart by its letters alone.
 
 Computed in float64 and rounded to float32. A row that is routed is
 
@@ -65,12 +82,14 @@ if TYPE_CHECKING:
 
     from centroute.embedders import Embedder
 
-NAME: Final = "surface-1"
-"""Name of the feature set; another definition takes another name."""
+PLAIN, SCRIPTED = "surface-1", "surface-2"
+SETS: Final = {PLAIN: 12, SCRIPTED: 20}
+"""The feature sets by name, and how many features each has; another definition takes another name."""
 
 FEATURE_NAMES: Final = (
     "characters", "words", "line_breaks", "digits", "upper", "code", "arithmetic", "non_ascii", "dollars",
     "question", "keywords", "distinct_words",
+    "latin", "cyrillic", "arabic", "han", "kana", "hangul", "thai", "other_scripts",
 )  # fmt: skip
 """Names of the features, in the order of the columns."""
 
@@ -80,6 +99,15 @@ MAX_BYTES: Final = 16_384
 MAX_WEIGHT: Final = 10.0
 CLIP: Final = 4.0
 """Standard deviations beyond which a feature says no more."""
+
+OTHER_LETTERS: Final = 0.1
+"""Share of the characters that are letters beyond ASCII from which on a text is in other letters."""
+
+MIN_TEXTS: Final = 0.01
+"""Share of the calibration texts in other letters from which on scripts are told apart."""
+
+LEAST_SCALE: Final = 0.25
+"""Least scale of the shares of letters beyond ASCII: a script's deviation among a handful of them."""
 
 KEYWORDS: Final = (
     "assert", "break", "class", "const", "def", "elif", "else", "false", "function", "import", "int",
@@ -110,12 +138,34 @@ def _class_table() -> bytes:
 
 
 _CLASS_OF_BYTE: Final = _class_table()
+OTHER_SCRIPTS: Final = (
+    (0x0380, 0x03FF), (0x0540, 0x05FF), (0x0700, 0x073F), (0x0780, 0x0DFF), (0x0E80, 0x10FF),
+    (0x1200, 0x1DFF), (0x1F00, 0x1FFF), (0x2C00, 0x2DFF), (0xA480, 0xABFF),
+)  # fmt: skip
+"""First and last characters of the scripts that have no feature of their own."""
+
+SCRIPTS: Final = (
+    ((0x00C0, 0x02BF), (0x1E00, 0x1EFF)),
+    ((0x0400, 0x053F),),
+    ((0x0600, 0x06FF), (0x0740, 0x077F)),
+    ((0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x3FFFF)),
+    ((0x3040, 0x30FF),),
+    ((0x1100, 0x11FF), (0xAC00, 0xD7BF)),
+    ((0x0E00, 0x0E7F),),
+    OTHER_SCRIPTS,
+)
+"""First and last characters of each script, in the order of the features."""
+
+_LETTERS: Final = tuple(
+    re.compile("[" + "".join(f"{chr(first)}-{chr(last)}" for first, last in ranges) + "]")
+    for ranges in SCRIPTS
+)
 _IS_KEYWORD: Final = re.compile(rb"(?<![A-Za-z_])(?:" + "|".join(KEYWORDS).encode() + rb")(?![A-Za-z_])")
 _LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 def surface_features(texts: Sequence[str]) -> NDArray[np.float32]:
-    """Features of texts, float32 ``[n, 12]``, finite; the definition is in the module's description.
+    """Features of texts, float32 ``[n, 20]``, finite; the definition is in the module's description.
 
     Examples
     --------
@@ -126,7 +176,7 @@ def surface_features(texts: Sequence[str]) -> NDArray[np.float32]:
 
     rows = np.array([_counts(text) for text in texts], dtype=np.float64).reshape(-1, len(FEATURE_NAMES))
     logarithms = [0, 1, 2, 8, 10]
-    shares = [3, 4, 5, 6, 7]
+    shares = [3, 4, 5, 6, 7, *range(SETS[PLAIN], SETS[SCRIPTED])]
     rows[:, shares] /= np.maximum(rows[:, :1], 1)
     rows[:, 11] /= np.maximum(rows[:, 1], 1)
     rows[:, logarithms] = np.log(1 + rows[:, logarithms])
@@ -142,6 +192,7 @@ def _counts(text: str) -> tuple[int, ...]:
     data = start.encode()[:MAX_BYTES]
     classes = data.translate(_CLASS_OF_BYTE)
     words = data.split()
+    letters = "" if data.isascii() else data.decode(errors="ignore")
     return (
         len(data) - classes.count(b"c"),
         len(words),
@@ -155,6 +206,7 @@ def _counts(text: str) -> tuple[int, ...]:
         b"?" in classes,
         len(_IS_KEYWORD.findall(data)),
         len(set(words)),
+        *(len(script.findall(letters)) for script in _LETTERS),
     )
 
 
@@ -168,9 +220,9 @@ class SurfaceFeatures:
         Norm of a row's part for one standard deviation of one feature, above 0 and at most `MAX_WEIGHT`,
         with at most four decimals.
     mean, scale
-        Mean and standard deviation of each feature over the calibration rows, 12 numbers each of six
-        significant digits, so that every JSON reader finds the same number. The scale of a feature that
-        does not vary is 1.
+        Mean and standard deviation of each feature of the set over the calibration rows, of six significant
+        digits, so that every JSON reader finds the same number. The scale of a feature that does not vary
+        is 1; in ``surface-2`` that of the shares of letters beyond ASCII is at least `LEAST_SCALE`.
     name
         The feature set.
     """
@@ -178,11 +230,11 @@ class SurfaceFeatures:
     weight: float
     mean: tuple[float, ...]
     scale: tuple[float, ...]
-    name: str = NAME
+    name: str = PLAIN
 
     @classmethod
     def fit(cls, features: NDArray[np.float32], weight: float) -> SurfaceFeatures:
-        """Take the statistics of calibration rows ``[n, 12]``; the weight is rounded to four decimals.
+        """Take the statistics of calibration rows ``[n, 20]``, and the set that their letters ask for.
 
         Raises
         ------
@@ -194,10 +246,39 @@ class SurfaceFeatures:
         check_weight(weight)
         rows = features.astype(np.float64)
         varies = features.max(axis=0) > features.min(axis=0)
+        return cls.from_moments(
+            rows.mean(axis=0),
+            np.where(varies, rows.std(axis=0), 0.0),
+            share_in_other_letters=float(in_other_letters(features).mean()),
+            weight=weight,
+        )
+
+    @classmethod
+    def from_moments(
+        cls,
+        mean: NDArray[np.float64],
+        deviation: NDArray[np.float64],
+        *,
+        share_in_other_letters: float,
+        weight: float,
+    ) -> SurfaceFeatures:
+        """The same from means and standard deviations ``[20]``, 0 for what does not vary.
+
+        The weight is rounded to four decimals.
+        """
+        import numpy as np
+
+        name = SCRIPTED if share_in_other_letters >= MIN_TEXTS else PLAIN
+        scale = np.where(deviation > 0, deviation, 1.0)
+        if name == SCRIPTED:
+            lettered = [FEATURE_NAMES.index("non_ascii"), *range(SETS[PLAIN], SETS[SCRIPTED])]
+            scale[lettered] = np.maximum(scale[lettered], LEAST_SCALE)
+        width = SETS[name]
         return cls(
             weight=round(weight, 4),
-            mean=tuple(float(f"{value:.6g}") for value in rows.mean(axis=0)),
-            scale=tuple(float(f"{value:.6g}") for value in np.where(varies, rows.std(axis=0), 1.0)),
+            mean=tuple(float(f"{value:.6g}") for value in mean[:width]),
+            scale=tuple(float(f"{value:.6g}") for value in scale[:width]),
+            name=name,
         )
 
     @property
@@ -209,14 +290,14 @@ class SurfaceFeatures:
         return f"{self.name} weight {self.weight:.4f}"
 
     def append(self, embeddings: NDArray[np.float32], features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Rows to route, float32 ``[n, dim + 12]``, C-contiguous, of norm 1 or zero.
+        """Rows to route, float32 ``[n, dim + 12]`` or ``+ 20``, C-contiguous, of norm 1 or zero.
 
         Parameters
         ----------
         embeddings
             Unit rows ``[n, dim]``; a row of zeros, a text without any known token, stays zero.
         features
-            ``[n, 12]`` as of :func:`surface_features`, of the same texts.
+            ``[n, 20]`` as of :func:`surface_features`, of the same texts; a set takes those it has.
 
         Raises
         ------
@@ -237,11 +318,17 @@ class SurfaceFeatures:
         wanted = (len(embeddings), len(FEATURE_NAMES))
         if features.shape != wanted:
             raise DataError(f"surface features {list(features.shape)}: wanted {list(wanted)}")
-        standardised = np.clip((features - np.array(self.mean)) / np.array(self.scale), -CLIP, CLIP)
+        own = features[:, : len(self.mean)]
+        standardised = np.clip((own - np.array(self.mean)) / np.array(self.scale), -CLIP, CLIP)
         rows = np.concatenate([embeddings.astype(np.float64), self.weight * standardised], axis=1)
         rows[~embeddings.any(axis=1)] = 0.0
         norms = np.linalg.norm(rows, axis=1, keepdims=True)
         return (rows / np.where(norms > 0, norms, 1.0)).astype(np.float32)
+
+
+def in_other_letters(features: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Whether each text of features ``[n, 20]`` is in other letters than those of ASCII, ``[n]``."""
+    return features[:, SETS[PLAIN] :].sum(axis=1) >= OTHER_LETTERS  # type: ignore[no-any-return]
 
 
 def check_weight(weight: float) -> None:
@@ -263,7 +350,7 @@ def routed_identity(embedder: Embedder, surface: SurfaceFeatures | None) -> tupl
     """
     if surface is None:
         return embedder.dim, embedder.fingerprint
-    width = embedder.dim + len(FEATURE_NAMES)
+    width = embedder.dim + len(surface.mean)
     if embedder.fingerprint is None:
         return width, None
     # Imported here and not above: the router file is read without any embedder.

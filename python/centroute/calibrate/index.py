@@ -19,8 +19,9 @@ from centroute.errors import DataError
 
 __all__ = ["MIN_ROWS", "Index", "Progress", "build_index"]
 
-MIN_ROWS = 4096
-"""Rows below which comparing a query with all of them is as fast."""
+MIN_ROWS = 2048
+"""Rows below which all are compared: an index is faster from 512 rows of 256 numbers on, but here comparing
+with all takes a tenth of a millisecond at most and misses nothing."""
 ROWS_PER_LIST = 32
 
 _KEPT_SHARE = 0.95

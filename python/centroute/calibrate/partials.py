@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from centroute.calibrate.kmeans import nearest, sum_by_label, unit_rows
 from centroute.calibrate.shards import Block, EmbeddedShard, Rows
 from centroute.datasets.shards import BLOCK_ROWS
-from centroute.surface import FEATURE_NAMES, SurfaceFeatures
+from centroute.surface import FEATURE_NAMES, SurfaceFeatures, in_other_letters
 
 N_WORST = 64
 """Rows that fit their cluster worst which a pass keeps, to fill clusters that became empty."""
@@ -73,7 +73,11 @@ def routed(block: Block, surface: SurfaceFeatures | None) -> NDArray[np.float32]
     if surface is None:
         return block.embeddings
     return _with_features(
-        block.embeddings, block.features, surface.weight, np.array(surface.mean), np.array(surface.scale)
+        block.embeddings,
+        np.ascontiguousarray(block.features[:, : len(surface.mean)]),
+        surface.weight,
+        np.array(surface.mean),
+        np.array(surface.scale),
     )
 
 
@@ -88,7 +92,9 @@ class RowSums:
     n_scores
         Observed scores of each model, ``[n_models]``.
     total, squares, lowest, highest
-        Of the surface features: sums, sums of squares, lowest and highest values, each ``[12]``.
+        Of the surface features: sums, sums of squares, lowest and highest values, each ``[20]``.
+    n_in_other_letters
+        Rows of texts in other letters than those of ASCII.
     """
 
     count: int
@@ -97,6 +103,7 @@ class RowSums:
     squares: Table
     lowest: Table
     highest: Table
+    n_in_other_letters: int
 
     def plus(self, other: "RowSums", /) -> "RowSums":
         """Both together."""
@@ -107,6 +114,7 @@ class RowSums:
             self.squares + other.squares,
             np.minimum(self.lowest, other.lowest),
             np.maximum(self.highest, other.highest),
+            self.n_in_other_letters + other.n_in_other_letters,
         )
 
     def surface(self, weight: float) -> SurfaceFeatures | None:
@@ -115,11 +123,11 @@ class RowSums:
             return None
         mean = self.total / self.count
         spread = np.sqrt(np.maximum(self.squares / self.count - mean**2, 0.0))
-        scale = np.where((self.highest > self.lowest) & (spread > 0), spread, 1.0)
-        return SurfaceFeatures(
-            weight=round(weight, 4),
-            mean=tuple(float(f"{value:.6g}") for value in mean),
-            scale=tuple(float(f"{value:.6g}") for value in scale),
+        return SurfaceFeatures.from_moments(
+            mean,
+            np.where(self.highest > self.lowest, spread, 0.0),
+            share_in_other_letters=self.n_in_other_letters / self.count,
+            weight=weight,
         )
 
 
@@ -139,6 +147,7 @@ class SumRows:
             np.zeros(width),
             np.full(width, np.inf),
             np.full(width, -np.inf),
+            0,
         )
         for block, _ in self.reader(shard):
             features = block.features.astype(np.float64)
@@ -150,6 +159,7 @@ class SumRows:
                     (features**2).sum(axis=0),
                     features.min(axis=0),
                     features.max(axis=0),
+                    int(in_other_letters(block.features).sum()),
                 )
             )
         return total

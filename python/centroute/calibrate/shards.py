@@ -44,7 +44,7 @@ class Block:
     Attributes
     ----------
     embeddings, features
-        Unit rows ``[n, dim]`` and surface features ``[n, 12]``, float32.
+        Unit rows ``[n, dim]`` and surface features ``[n, 20]``, float32.
     scores, costs
         ``[n, n_models]``, float32 and float64 USD; NaN where not observed.
     keys

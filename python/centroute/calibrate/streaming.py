@@ -343,7 +343,11 @@ def _calibrated(
     )
     final, shares = first, measured.weights
     if is_refitted:
-        final = fit_to("all", every, first.artifact.centroids, is_written=True)
+        # All rows may ask for another set of surface features than those of the calibration side.
+        surfaces = (every.surface(settings.surface_weight), inside.surface(settings.surface_weight))
+        is_same_set = len({surface and surface.name for surface in surfaces}) == 1
+        start = first.artifact.centroids if is_same_set else None
+        final = fit_to("all", every, start, is_written=True)
         job = SumHoldout(replace(final.reader, rows=measured_rows), final.artifact.to_bytes())
         shares = stream.add_up(job, "measuring").weights
     ood_threshold = None

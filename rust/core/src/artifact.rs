@@ -26,10 +26,10 @@ use crate::simd::serial;
 pub const FORMAT_VERSION: u64 = 1;
 /// Most clusters a query may be blended from.
 pub const MAX_TOP_P: usize = 1024;
-/// Surface features of a text.
-pub const N_SURFACE_FEATURES: usize = 12;
-/// The one set of surface features.
-pub const SURFACE_NAME: &str = "surface-1";
+/// The sets of surface features and how many each has; a set begins with those of the sets before it.
+pub const SURFACE_SETS: [(&str, usize); 2] = [("surface-1", 12), ("surface-2", N_SURFACE_FEATURES)];
+/// Surface features of the largest set.
+pub const N_SURFACE_FEATURES: usize = 20;
 /// Most that surface features may weigh.
 const MAX_SURFACE_WEIGHT: f64 = 10.0;
 /// How far the norm of a stored centroid may be from one.
@@ -75,14 +75,22 @@ pub struct EmbedderId {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Surface {
-    /// Name of the feature set; there is [`SURFACE_NAME`] alone.
+    /// Name of the feature set, one of [`SURFACE_SETS`].
     pub name: String,
     /// What a standardised feature is multiplied by.
     pub weight: f64,
     /// Mean of each feature.
-    pub mean: [f64; N_SURFACE_FEATURES],
+    pub mean: Vec<f64>,
     /// Standard deviation of each feature.
-    pub scale: [f64; N_SURFACE_FEATURES],
+    pub scale: Vec<f64>,
+}
+
+impl Surface {
+    /// Features of the set, which a row has behind its embedding.
+    #[must_use]
+    pub fn n_features(&self) -> usize {
+        self.mean.len()
+    }
 }
 
 /// How an alpha policy scores the models of a cluster.
@@ -384,10 +392,15 @@ fn check_metadata(metadata: &Metadata) -> Result<(), Error> {
 
 fn check_surface(surface: &Surface, dim: usize) -> Result<(), String> {
     let Surface { name, weight, mean, scale } = surface;
-    if name != SURFACE_NAME {
+    let Some((_, n_features)) = SURFACE_SETS.into_iter().find(|(known, _)| known == name) else {
         return Err(format!("set '{name}' is not known"));
+    };
+    for (what, values) in [("mean", mean), ("scale", scale)] {
+        if values.len() != n_features {
+            return Err(format!("{what} has {} numbers, {name} has {n_features} features", values.len()));
+        }
     }
-    if dim <= N_SURFACE_FEATURES {
+    if dim <= n_features {
         return Err(format!("embedder dim {dim} leaves nothing for the embedding"));
     }
     if !(*weight > 0.0 && *weight <= MAX_SURFACE_WEIGHT) {

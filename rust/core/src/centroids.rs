@@ -206,8 +206,14 @@ impl Centroids {
                 let SearchScratch { approximate, likely, .. } = scratch;
                 self.rescore(query, byte_bound(norm, *row_error, query_error), approximate, best, likely);
             }
-            Table::Indexed { index, .. } => index.search(&self.rows, query, None, best, &mut scratch.index),
+            Table::Indexed { index, .. } => self.search_index(index, query, best, scratch),
         }
+    }
+
+    /// Apart, so that a search without an index has no part in its stack frame.
+    #[cold]
+    fn search_index(&self, index: &Index, query: &[f32], best: &mut Best<'_>, scratch: &mut SearchScratch) {
+        index.search(&self.rows, query, None, best, &mut scratch.index);
     }
 
     /// Takes the best of a group, whose first lane is cluster `first`; the first group starts anew.

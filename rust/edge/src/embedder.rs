@@ -1,7 +1,7 @@
 //! The embedder of a bundle: opened from its description, table or graph and tokenizer; texts in, rows out.
 
 use centroute_core::Isa;
-use centroute_core::artifact::{EmbedderId, N_SURFACE_FEATURES, Surface};
+use centroute_core::artifact::{EmbedderId, Surface};
 use centroute_embed::embedder::Scratch;
 use centroute_embed::onnx::read_table;
 use centroute_embed::prefixed::{self, Settings};
@@ -152,7 +152,7 @@ impl Description {
         };
         let identity = serde_json::to_string(&identity).map_err(|error| about(DESCRIPTION, error))?;
         let fingerprint = sha256_hex(identity.as_bytes());
-        let width = dim.saturating_add(surface.map_or(0, |_| N_SURFACE_FEATURES));
+        let width = dim.saturating_add(surface.map_or(0, Surface::n_features));
         if width == wanted.dim && wanted.fingerprint.as_ref().is_none_or(|wanted| *wanted == fingerprint) {
             return Ok(());
         }

@@ -38,7 +38,7 @@ fn run(isa: Isa, work: &str, times: usize) -> Result<(), Box<dyn Error>> {
                     black_box(embedder.embed(black_box(text), None, &mut scratch, &mut row));
                 }
                 "surface" => {
-                    black_box(surface::features(black_box(text), &mut surface_scratch));
+                    black_box(surface::features(black_box(text), surface::N_FEATURES, &mut surface_scratch));
                 }
                 _ => return Err(format!("no work is called {work}").into()),
             }

@@ -1,10 +1,10 @@
-//! Surface features: twelve cheap numbers of a text, put behind its embedding before it is routed.
+//! Surface features: cheap numbers of a text, put behind its embedding before it is routed.
 //!
 //! `python/centroute/surface.py` is the definition and the NumPy twin; the tests compare the two.
 
 use centroute_core::artifact::Surface;
 
-/// Number of features.
+/// Features of the largest set, surface-2.
 pub const N_FEATURES: usize = centroute_core::artifact::N_SURFACE_FEATURES;
 /// Bytes of a text that are read.
 pub const MAX_BYTES: usize = 16_384;
@@ -52,21 +52,67 @@ const UNITS: [u64; 256] = {
     units
 };
 
+/// Features of surface-1, with which surface-2 begins.
+const N_PLAIN: usize = 12;
+/// Scripts that are told apart, and where the shares of each stand behind the plain features.
+const N_SCRIPTS: usize = N_FEATURES - N_PLAIN;
+const OTHER_SCRIPT: u8 = N_SCRIPTS as u8 - 1;
+const NO_SCRIPT: u8 = N_SCRIPTS as u8;
+/// First and last blocks of 64 characters of each script; those of other scripts come last.
+const SCRIPT_BLOCKS: [(u8, usize, usize); 21] = [
+    (0, 0x00c0, 0x02bf), // Latin beyond ASCII
+    (0, 0x1e00, 0x1eff),
+    (1, 0x0400, 0x053f), // Cyrillic
+    (2, 0x0600, 0x06ff), // Arabic
+    (2, 0x0740, 0x077f),
+    (3, 0x3400, 0x4dbf), // Han
+    (3, 0x4e00, 0x9fff),
+    (3, 0xf900, 0xfaff),
+    (4, 0x3040, 0x30ff), // kana
+    (5, 0x1100, 0x11ff), // Hangul
+    (5, 0xac00, 0xd7bf),
+    (6, 0x0e00, 0x0e7f), // Thai
+    (OTHER_SCRIPT, 0x0380, 0x03ff),
+    (OTHER_SCRIPT, 0x0540, 0x05ff),
+    (OTHER_SCRIPT, 0x0700, 0x073f),
+    (OTHER_SCRIPT, 0x0780, 0x0dff),
+    (OTHER_SCRIPT, 0x0e80, 0x10ff),
+    (OTHER_SCRIPT, 0x1200, 0x1dff),
+    (OTHER_SCRIPT, 0x1f00, 0x1fff),
+    (OTHER_SCRIPT, 0x2c00, 0x2dff),
+    (OTHER_SCRIPT, 0xa480, 0xabff),
+];
+/// Script of each block of 64 characters below 0x10000.
+const SCRIPT_OF_BLOCK: [u8; 1024] = {
+    let mut scripts = [NO_SCRIPT; 1024];
+    let mut place = 0;
+    while place < SCRIPT_BLOCKS.len() {
+        let (script, first, last) = SCRIPT_BLOCKS[place];
+        let mut block = first / 64;
+        while block <= last / 64 {
+            scripts[block] = script;
+            block += 1;
+        }
+        place += 1;
+    }
+    scripts
+};
+
 /// Hashes of the words met; one a thread.
 #[derive(Clone, Debug, Default)]
 pub struct Scratch {
     words: Vec<u64>,
 }
 
-/// The features of a text.
-pub fn features(text: &str, scratch: &mut Scratch) -> [f32; N_FEATURES] {
+/// The features of a text; those behind the first `n_features` may be left at 0.
+pub fn features(text: &str, n_features: usize, scratch: &mut Scratch) -> [f32; N_FEATURES] {
     let bytes = &text.as_bytes()[..text.len().min(MAX_BYTES)];
     let counts = count_classes(bytes);
     let count = |class: u32| f64::from(counts[class as usize]);
     let (n_words, n_distinct) = count_words(bytes, &mut scratch.words);
     let n_characters = bytes.len() as f64 - count(CONTINUED);
     let share = |class: u32| count(class) / n_characters.max(1.0);
-    [
+    let plain: [f64; N_PLAIN] = [
         (1.0 + n_characters).ln(),
         (1.0 + n_words as f64).ln(),
         (1.0 + count(LINE_BREAK)).ln(),
@@ -79,18 +125,29 @@ pub fn features(text: &str, scratch: &mut Scratch) -> [f32; N_FEATURES] {
         count(QUESTION).min(1.0),
         (1.0 + count_keywords(bytes) as f64).ln(),
         n_distinct as f64 / (n_words as f64).max(1.0),
-    ]
-    .map(|value| value as f32)
+    ];
+    let mut features = [0.0; N_FEATURES];
+    for (into, value) in features.iter_mut().zip(plain) {
+        *into = value as f32;
+    }
+    if n_features > N_PLAIN && counts[LEAD as usize] > 0 {
+        for (into, n_letters) in features[N_PLAIN..].iter_mut().zip(count_scripts(bytes)) {
+            *into = (f64::from(n_letters) / n_characters.max(1.0)) as f32;
+        }
+    }
+    features
 }
 
 /// Turns `[embedding, anything]` into the row that is routed: features behind the embedding, all of norm one.
 pub fn append(text: &str, surface: &Surface, scratch: &mut Scratch, row: &mut [f32]) {
-    let (embedding, behind) = row.split_at_mut(row.len() - N_FEATURES);
+    let n_features = surface.n_features();
+    let (embedding, behind) = row.split_at_mut(row.len() - n_features);
     let mut square: f64 = embedding.iter().map(|&value| f64::from(value).powi(2)).sum();
-    let features = features(text, scratch);
+    let features = features(text, n_features, scratch);
     let mut parts = [0.0; N_FEATURES];
-    for (place, part) in parts.iter_mut().enumerate() {
-        let standardised = (f64::from(features[place]) - surface.mean[place]) / surface.scale[place];
+    let statistics = surface.mean.iter().zip(&surface.scale);
+    for ((part, &feature), (mean, scale)) in parts.iter_mut().zip(&features).zip(statistics) {
+        let standardised = (f64::from(feature) - mean) / scale;
         *part = surface.weight * standardised.clamp(-CLIP, CLIP);
         square += part.powi(2);
     }
@@ -113,6 +170,32 @@ fn count_classes(bytes: &[u8]) -> [u32; N_CLASSES] {
         }
     }
     counts
+}
+
+/// Characters of each script; one that is cut off at the end has none.
+fn count_scripts(bytes: &[u8]) -> [u32; N_SCRIPTS] {
+    // The last place is for characters of no script.
+    let mut counts = [0; N_SCRIPTS + 1];
+    let mut rest = bytes;
+    while let Some(&lead) = rest.first() {
+        let n_bytes = match lead {
+            0..0x80 => 1,
+            0x80..0xe0 => 2,
+            0xe0..0xf0 => 3,
+            0xf0.. => 4,
+        };
+        let Some((character, behind)) = rest.split_at_checked(n_bytes) else { break };
+        let script = match *character {
+            [lead, _] => SCRIPT_OF_BLOCK[lead as usize & 0x1f],
+            [lead, second, _] => SCRIPT_OF_BLOCK[(lead as usize & 0xf) << 6 | second as usize & 0x3f],
+            // From U+20000 on there are ideographs alone.
+            [0xf0, 0xa0..=0xbf, ..] => SCRIPT_OF_BLOCK[0x4e00 / 64],
+            _ => NO_SCRIPT,
+        };
+        counts[script as usize] += 1;
+        rest = behind;
+    }
+    std::array::from_fn(|script| counts[script])
 }
 
 fn is_space(byte: u8) -> bool {

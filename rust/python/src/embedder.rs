@@ -169,7 +169,7 @@ impl StaticEmbedder {
 impl StaticEmbedder {
     /// Rows of texts with their surface features, where a router wants them, on up to `threads` threads.
     pub fn embed_rows(&self, texts: &[PyBackedStr], surface: Option<&Surface>, threads: usize, rows: &mut [f32]) {
-        let dim = self.0.dim() + surface.map_or(0, |_| N_SURFACE_FEATURES);
+        let dim = self.0.dim() + surface.map_or(0, Surface::n_features);
         let parts = texts.chunks(TEXTS_PER_PART).zip(rows.chunks_mut(TEXTS_PER_PART * dim));
         in_parts(parts, threads, embed::Scratch::default, |scratch, (texts, rows)| {
             for (text, row) in texts.iter().zip(rows.chunks_exact_mut(dim)) {
@@ -179,13 +179,13 @@ impl StaticEmbedder {
     }
 }
 
-/// Surface features of texts, float32 `[n, 12]`; `centroute.surface` is their definition.
+/// Surface features of texts, float32 `[n, 20]`, of the largest set; `centroute.surface` is their definition.
 #[pyfunction]
 pub fn surface_features<'py>(py: Python<'py>, texts: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyArray2<f32>>> {
     let texts = utf8_items(texts)?;
     let rows: Vec<f32> = py.detach(|| {
         let mut scratch = surface::Scratch::default();
-        texts.iter().flat_map(|text| surface::features(text, &mut scratch)).collect()
+        texts.iter().flat_map(|text| surface::features(text, N_SURFACE_FEATURES, &mut scratch)).collect()
     });
     rows.into_pyarray(py).reshape([texts.len(), N_SURFACE_FEATURES])
 }

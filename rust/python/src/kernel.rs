@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use centroute_core::artifact::{N_SURFACE_FEATURES, Surface};
+use centroute_core::artifact::Surface;
 use centroute_core::{
     Artifact, Batch, BatchPolicy, Choice, Error, Isa, PolicySpec, Precision, Router, RowObjectives, Scratch, policy,
 };
@@ -209,7 +209,7 @@ impl Kernel {
     }
 
     fn check_embedder(&self, embedder: &StaticEmbedder) -> PyResult<()> {
-        let behind = if self.surface().is_some() { N_SURFACE_FEATURES } else { 0 };
+        let behind = self.surface().map_or(0, Surface::n_features);
         self.router().check_dim(embedder.0.dim() + behind).map_err(raise)
     }
 
@@ -530,8 +530,9 @@ impl Kernel {
 
     /// Name, weight, means and scales of the surface features behind the embeddings, `None` without any.
     #[getter]
-    fn surface_features(&self) -> Option<(&str, f64, [f64; N_SURFACE_FEATURES], [f64; N_SURFACE_FEATURES])> {
-        self.surface().map(|surface| (surface.name.as_str(), surface.weight, surface.mean, surface.scale))
+    fn surface_features(&self) -> Option<(&str, f64, Vec<f64>, Vec<f64>)> {
+        self.surface()
+            .map(|surface| (surface.name.as_str(), surface.weight, surface.mean.clone(), surface.scale.clone()))
     }
 
     /// Predicted quality and cost of every model for every row of float32 `[n, dim]`: two arrays `[n, n_models]`.

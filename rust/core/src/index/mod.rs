@@ -156,8 +156,6 @@ impl Index {
 
     /// Puts the rows of the highest inner products with a query into `best`, whatever it holds; of those that a filter
     /// allows, where there is one. Places that no row is left for hold negative infinity.
-    // Apart, so that a search without an index has no part in its stack frame.
-    #[inline(never)]
     pub fn search(
         &self,
         rows: &[f32],
