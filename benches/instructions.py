@@ -21,7 +21,7 @@ STORED = ROOT / "benches" / "instructions.json"
 EXAMPLES = ROOT / "target" / "release" / "examples"
 WORK = {
     "instructions": {"one-f32": 200, "one-f16": 100, "one-i8": 200, "batch": 4, "compile": 500},
-    "embed_instructions": {"tokenize": 50, "embed": 50, "surface": 50},
+    "embed_instructions": {"tokenize": 50, "embed": 50, "surface": 50, "scripts": 50},
 }
 """How often each work is done, by the example that does it."""
 INSTRUCTION_SETS = ("serial", "avx2")

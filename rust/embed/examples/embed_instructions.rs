@@ -1,12 +1,13 @@
 //! Runs one kind of work on a few texts a number of times, for `benches/instructions.py` to count its instructions.
 //!
-//! Usage: `embed_instructions ISA tokenize|embed|surface TIMES`, with `serial` or `avx2`.
+//! Usage: `embed_instructions ISA tokenize|embed|surface|scripts TIMES`, with `serial` or `avx2`.
 
 use std::error::Error;
 use std::hint::black_box;
 use std::path::Path;
 
 use centroute_core::Isa;
+use centroute_core::artifact::SURFACE_SETS;
 use centroute_embed::prefixed::Settings;
 use centroute_embed::tokenizer::Options;
 use centroute_embed::{PrefixedTokenizer, Scratch, StaticEmbedder, Tokenizer, onnx, surface};
@@ -38,6 +39,9 @@ fn run(isa: Isa, work: &str, times: usize) -> Result<(), Box<dyn Error>> {
                     black_box(embedder.embed(black_box(text), None, &mut scratch, &mut row));
                 }
                 "surface" => {
+                    black_box(surface::features(black_box(text), SURFACE_SETS[0].1, &mut surface_scratch));
+                }
+                "scripts" => {
                     black_box(surface::features(black_box(text), surface::N_FEATURES, &mut surface_scratch));
                 }
                 _ => return Err(format!("no work is called {work}").into()),
@@ -50,7 +54,7 @@ fn run(isa: Isa, work: &str, times: usize) -> Result<(), Box<dyn Error>> {
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().collect();
     let [_, isa, work, times] = arguments.as_slice() else {
-        return Err("usage: embed_instructions ISA tokenize|embed|surface TIMES".into());
+        return Err("usage: embed_instructions ISA tokenize|embed|surface|scripts TIMES".into());
     };
     let isa = Isa::ALL.into_iter().find(|candidate| candidate.name() == isa && candidate.is_available());
     run(isa.ok_or("the instruction set is not to be had here")?, work, times.parse()?)
