@@ -261,7 +261,7 @@ def test_agents_are_read_from_lines(tmp_path: Path) -> None:
     file = lines(
         tmp_path / "agents.jsonl",
         {"id": "a", "description": "one", "capabilities": ["two", "one"], "tags": ["x"], "cost_usd": 0},
-        {"id": "b", "version": 3, "vectors": [[3.0, 4.0]], "cost_usd": None},
+        {"id": "b", "version": 3, "vectors": [[3.0, 4.0], [3e300, 4e300]], "cost_usd": None},
     )
     first, second = read_agents(file)
     assert (first.version, first.capabilities, first.tags, first.cost_usd) == (
@@ -272,7 +272,7 @@ def test_agents_are_read_from_lines(tmp_path: Path) -> None:
     )
     assert (second.version, second.cost_usd) == ("3", None)
     assert second.vectors is not None
-    assert second.vectors.tolist() == [[pytest.approx(0.6), pytest.approx(0.8)]]
+    assert second.vectors.tolist() == [[pytest.approx(0.6), pytest.approx(0.8)]] * 2
 
 
 @pytest.mark.parametrize(

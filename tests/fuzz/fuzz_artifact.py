@@ -28,7 +28,7 @@ def valid(kind: int) -> bytes:
     rows = rng.normal(size=(N_CLUSTERS, DIM))
     quality = rng.random((N_CLUSTERS, N_MODELS)).astype(np.float32)
     cost = (0.01 * rng.random((N_CLUSTERS, N_MODELS))).astype(np.float32)
-    surface = SurfaceFeatures(weight=0.15, mean=(0.0,) * 20, scale=(1.0,) * 20) if kind == 2 else None
+    surface = SurfaceFeatures(weight=0.15, mean=(0.0,) * 12, scale=(1.0,) * 12) if kind == 2 else None
     return Artifact(
         models=(
             PoolModel(

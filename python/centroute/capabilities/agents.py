@@ -179,12 +179,13 @@ def _vectors(line: Line) -> NDArray[np.float32] | None:
         line.fail("vectors", f"must be of one length, got {', '.join(map(str, sorted(widths)))}")
     numbers = [line.number(f"vectors[{place}]", value) for place, row in enumerate(given) for value in row]
     rows = np.array(numbers, dtype=np.float64).reshape(len(given), -1)
-    for place, row in enumerate(rows):
-        norm = float(np.linalg.norm(row)) if np.isfinite(row).all() else float("nan")
-        if not 0.0 < norm < float("inf"):
+    largest = np.abs(rows).max(axis=1, keepdims=True)
+    for place, size in enumerate(largest[:, 0].tolist()):
+        if not 0.0 < size < float("inf"):
             line.fail(f"vectors[{place}]", "must be finite numbers that are not all 0")
-        rows[place] /= norm
-    return rows.astype(np.float32)
+    # By the largest first: the square of what is beyond 1e154 is no number.
+    rows /= largest
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
 def _check_count(line: Line, field: str, rows: Sequence[object]) -> None:
