@@ -185,7 +185,7 @@ def _vectors(line: Line) -> NDArray[np.float32] | None:
             line.fail(f"vectors[{place}]", "must be finite numbers that are not all 0")
     # By the largest first: the square of what is beyond 1e154 is no number.
     rows /= largest
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), dtype=np.float32)
 
 
 def _check_count(line: Line, field: str, rows: Sequence[object]) -> None:
