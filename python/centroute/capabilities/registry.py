@@ -261,8 +261,8 @@ class Capabilities:
 
     @property
     def n_behind(self) -> int:
-        """Rows that came after the index was built and are compared one by one; all where there is none."""
-        return int(self._index.n_rows) - _n_listed(self._parts)
+        """Rows that came after the index was built and are compared one by one; 0 where there is none."""
+        return 0 if self._parts is None else int(self._index.n_rows) - _n_listed(self._parts)
 
     @property
     def embedder(self) -> Embedder:
@@ -486,9 +486,10 @@ def _without(parts: Index, kept: NDArray[np.bool_]) -> Index:
     }
 
 
-def _n_listed(parts: Index | None) -> int:
+def _n_listed(parts: Index) -> int:
     """Rows that lie in the lists of an index."""
-    return 0 if parts is None or not len(parts["index.members"]) else int(parts["index.members"].max()) + 1
+    members = parts["index.members"]
+    return int(members.max()) + 1 if len(members) else 0
 
 
 def _rows(agents: Sequence[Agent], embedder: Embedder) -> tuple[NDArray[np.float32], list[int]]:
