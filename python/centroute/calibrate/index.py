@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from centroute.calibrate.index_probes import N_HELD_OUT, Index, measured_probes
-from centroute.calibrate.kmeans import ROWS_PER_BLOCK, spherical_kmeans
+from centroute.calibrate.kmeans import ROWS_PER_BLOCK, spherical_kmeans, unit_rows
 from centroute.errors import DataError
 
 __all__ = ["MIN_ROWS", "Index", "Progress", "build_index"]
@@ -213,7 +213,7 @@ def _moved(
 ) -> NDArray[np.float32]:
     """Centroids of the rows that are nearest to each; one without any stays where it is."""
     sums = _sums(projected, labels, fitted, len(lists))
-    return np.where(np.any(sums != 0, axis=1, keepdims=True), _unit(sums), lists)
+    return unit_rows(sums, lists)
 
 
 def _nearest_lists(

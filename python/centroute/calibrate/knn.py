@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from centroute.artifact import Artifact
 from centroute.calibrate.assignment import blend, nearest_clusters, softmax_weights
 from centroute.calibrate.fitting import Part, nearest_others
-from centroute.calibrate.selection import N_FOLDS, SURFACE_WEIGHTS, Trial, exchange_grid, worth
+from centroute.calibrate.selection import N_FOLDS, SURFACE_WEIGHTS, Trial, compared, exchange_grid, worth
 from centroute.calibrate.settings import Asked, Settings
 from centroute.calibrate.tables import distinct_rows, mean_tables
 from centroute.datasets.observed import observed_means
@@ -51,9 +51,7 @@ def cross_validate(
         for choice, predicted in _predictions(part, inside, outside, choices):
             values[choice][outside] = worth(predicted, scores[outside], costs[outside], grid)
     progress(N_FOLDS, N_FOLDS)
-    means = {choice: float(observed_means(reached[:, None])[0]) for choice, reached in values.items()}
-    best = max(choices, key=lambda choice: means[choice])
-    return [_trial(choice, means[choice], values[best] - values[choice]) for choice in choices]
+    return compared(values)
 
 
 def select(trials: list[Trial]) -> Settings:
@@ -95,9 +93,3 @@ def _predictions(
                 near = np.ascontiguousarray(ids[:, : choice.top_p])
                 weights = softmax_weights(similarities[:, : choice.top_p], choice.beta)
                 yield choice, blend(near, weights, both)
-
-
-def _trial(settings: Settings, value: float, behind: NDArray[np.float64]) -> Trial:
-    known = behind[~np.isnan(behind)]
-    spread = float(known.std() / np.sqrt(len(known))) if len(known) else 0.0
-    return Trial(settings, value, float(known.mean()) if len(known) else 0.0, spread)

@@ -1,7 +1,7 @@
 """``calibrate``: outcomes in, a validated artifact with its holdout report out."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -124,7 +124,7 @@ def calibrate(
     tell = progress or (lambda *_: None)
     loaded = load_embedder(embedder) if isinstance(embedder, str) else embedder
     if embeddings is None:
-        embeddings = _embed(loaded, outcomes, tell)
+        embeddings = embed_outcomes(loaded, outcomes, tell)
     routable = np.asarray(embeddings.any(axis=1))
     if not routable.any():
         raise DataError(f"none of the {len(routable)} queries holds anything that {loaded.name} knows")
@@ -241,22 +241,32 @@ def check_numbers(asked: Asked, *, holdout: float, seed: int) -> None:
 def _check_counts(outcomes: Outcomes) -> None:
     if outcomes.n_models < MIN_MODELS:
         raise DataError(f"there is one model, {outcomes.models[0]!r}, and so nothing to choose between")
-    counts = (~np.isnan(outcomes.scores)).sum(axis=0)
-    for name, count in zip(outcomes.models, counts, strict=True):
-        if count < MIN_OUTCOMES:
+    check_each_model(outcomes.models, outcomes.scores)
+
+
+def check_each_model(
+    models: Sequence[str], values: NDArray[np.floating], *, least: int = MIN_OUTCOMES
+) -> None:
+    """Refuse a model with too few known values in ``[n, n_models]``."""
+    counts = (~np.isnan(values)).sum(axis=0)
+    for name, count in zip(models, counts.tolist(), strict=True):
+        if count < least:
             raise DataError(
-                f"model {name!r} has {count} outcome{'' if count == 1 else 's'}, at least {MIN_OUTCOMES} are "
+                f"model {name!r} has {count} outcome{'' if count == 1 else 's'}, at least {least} are "
                 "needed; add outcomes or leave it out"
             )
 
 
-def _embed(embedder: Embedder, outcomes: Outcomes, tell: Progress) -> NDArray[np.float32]:
+def embed_outcomes(
+    embedder: Embedder, outcomes: Outcomes, tell: Progress, *, step_name: str = "embed"
+) -> NDArray[np.float32]:
+    """Rows of all queries, ``[n, dim]``; tells how far it is."""
     rows = np.empty((outcomes.n_queries, embedder.dim), dtype=np.float32)
     step = 256
     for start in range(0, outcomes.n_queries, step):
-        tell("embed", start, outcomes.n_queries)
+        tell(step_name, start, outcomes.n_queries)
         rows[start : start + step] = embedder.embed(outcomes.queries[start : start + step])
-    tell("embed", outcomes.n_queries, outcomes.n_queries)
+    tell(step_name, outcomes.n_queries, outcomes.n_queries)
     return rows
 
 

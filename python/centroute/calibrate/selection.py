@@ -171,7 +171,7 @@ def cross_validate(
                     predicted = blend(near[outside], weights[outside], clipped(table, n_models))
                     values[choice][outside] = worth(predicted, scores[outside], costs[outside], grid)
     progress(1, 1)
-    return _trials(values)
+    return compared(values)
 
 
 def clipped(table: Table, n_models: int) -> Table:
@@ -247,7 +247,8 @@ def worth(
     return values
 
 
-def _trials(values: dict[Settings, NDArray[np.float64]]) -> list[Trial]:
+def compared(values: dict[Settings, NDArray[np.float64]]) -> list[Trial]:
+    """Trials of what each candidate reached on every row, ``[n]``, NaN where unknown."""
     means = {choice: float(observed_means(reached[:, None])[0]) for choice, reached in values.items()}
     best = max(means, key=lambda choice: means[choice])
     trials = []

@@ -99,8 +99,7 @@ def run_in_memory(
 
     report = artifact.report
     screen.out.print(f"{data}: {outcomes.n_queries} queries, {outcomes.n_models} models")
-    if report["n_left_out"]:
-        screen.out.print(f"  left out: {report['n_left_out']} queries that hold nothing the embedder knows")
+    _show_left_out(report["n_left_out"])
     for reason, count in reading.left_out.items():
         screen.out.print(f"  left out: {count} {reason}")
     show_repeats(find_repeats(outcomes), indent="  ")
@@ -149,8 +148,7 @@ def run_streamed(
     screen.out.print(
         f"{streaming['n_shards']} shards: {report['n_queries']} queries, {len(artifact.models)} models"
     )
-    if report["n_left_out"]:
-        screen.out.print(f"  left out: {report['n_left_out']} queries that hold nothing the embedder knows")
+    _show_left_out(report["n_left_out"])
     if pool is not None:
         show_costs(report["cost_sources"], indent="  ")
     _show_settings(artifact)
@@ -164,6 +162,11 @@ def run_streamed(
     )
     screen.show_evaluation(report["evaluation"], f"Measured on a sample of {where}")
     _show_written(output, started)
+
+
+def _show_left_out(n_left_out: object) -> None:
+    if n_left_out:
+        screen.out.print(f"  left out: {n_left_out} queries that hold nothing the embedder knows")
 
 
 def _show_settings(artifact: Artifact) -> None:

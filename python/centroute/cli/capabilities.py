@@ -14,6 +14,7 @@ from centroute.capabilities import Capabilities, Match, read_agents
 from centroute.capabilities.agents import newest
 from centroute.cli import screen
 from centroute.cli.output import refuse_unwritable
+from centroute.cli.policy_flags import names_of
 from centroute.cli.queries import for_each_query
 from centroute.policy import make_policy
 
@@ -92,9 +93,7 @@ def _policy(flags: dict[str, object]) -> Policy:
     """The policy of the flags; ``allow``, ``deny`` and ``require`` are lists with commas or repeated."""
     fields = dict(flags)
     for name in ("allow", "deny", "require"):
-        given = flags[name]
-        names = [one.strip() for value in given for one in value.split(",")]  # type: ignore[attr-defined]
-        fields[name] = {one for one in names if one} or None
+        fields[name] = names_of(flags[name], ())  # type: ignore[arg-type]
     return make_policy(fields)
 
 

@@ -40,14 +40,14 @@ class PolicyFlags:
                 "weak": self.weak,
                 "strong_share": self.strong_share,
                 "max_cost": self.max_cost,
-                "allow": _names(self.allow, router.models),
-                "deny": _names(self.deny, router.models),
-                "require": _names(self.require, ()),
+                "allow": names_of(self.allow, router.models),
+                "deny": names_of(self.deny, router.models),
+                "require": names_of(self.require, ()),
             }
         )
 
 
-def _names(values: tuple[str, ...], known: tuple[str, ...]) -> set[str] | None:
+def names_of(values: tuple[str, ...], known: tuple[str, ...]) -> set[str] | None:
     """Names of a repeatable flag; a value that is itself a known name is not taken apart at its commas."""
     if not values:
         return None

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from centroute._kernel import surface_features
 from centroute._shown import show
 from centroute.calibrate.fitting import Part
+from centroute.calibrate.pipeline import check_each_model, embed_outcomes
 from centroute.calibrate.settings import Asked
 from centroute.datasets import Outcomes, text_key
 from centroute.datasets.check import calibration_fault
@@ -111,7 +112,9 @@ def diagnose(
         outcomes = outcomes.subset(drawn)
         embeddings = None if embeddings is None else [rows[drawn] for rows in embeddings]
     _check_counts(outcomes, Worth.of(outcomes, willingness_to_pay), n_folds)
-    tables = [_embed(one, outcomes, tell) for one in loaded] if embeddings is None else list(embeddings)
+    tables = embeddings or [
+        embed_outcomes(one, outcomes, tell, step_name=f"embedding by {one.name}") for one in loaded
+    ]
     routable = np.logical_and.reduce([rows.any(axis=1) for rows in tables])
     if not routable.any():
         raise DataError(f"none of the {len(routable)} queries holds anything that {loaded[0].name} knows")
@@ -345,16 +348,6 @@ def _drawn_rows(outcomes: Outcomes, max_rows: int, seed: int) -> NDArray[np.intp
     return np.flatnonzero(np.isin(text_ids, order[n_rows <= max_rows]))
 
 
-def _embed(embedder: Embedder, outcomes: Outcomes, tell: Progress) -> NDArray[np.float32]:
-    rows = np.empty((outcomes.n_queries, embedder.dim), dtype=np.float32)
-    step = 256
-    for start in range(0, outcomes.n_queries, step):
-        tell(f"embedding by {embedder.name}", start, outcomes.n_queries)
-        rows[start : start + step] = embedder.embed(outcomes.queries[start : start + step])
-    tell(f"embedding by {embedder.name}", outcomes.n_queries, outcomes.n_queries)
-    return rows
-
-
 def _counted(tell: Progress, step: str, n_fits: int, n_splits: int, split: int) -> Callable[[], None]:
     done = 0
 
@@ -396,10 +389,4 @@ def _check_counts(outcomes: Outcomes, worth: Worth, n_folds: int) -> None:
         raise DataError(
             f"there are {worth.n_texts} distinct texts, and the probes need {least} or more; add outcomes"
         )
-    counts = (~np.isnan(worth.values)).sum(axis=0)
-    for name, count in zip(outcomes.models, counts.tolist(), strict=True):
-        if count < MIN_OUTCOMES:
-            raise DataError(
-                f"model {name!r} has {count} outcome{'' if count == 1 else 's'}, at least {MIN_OUTCOMES} are "
-                "needed; add outcomes or leave it out"
-            )
+    check_each_model(outcomes.models, worth.values, least=MIN_OUTCOMES)

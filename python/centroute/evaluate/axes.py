@@ -168,7 +168,8 @@ def measure_axes(
             "efforts_only": [outcomes.choose(amount, prior.best_family(amount)) for amount in drawn],
             "fixed": [outcomes.choose(amount, [prior.best(amount, candidates)]) for amount in drawn],
         }
-        entries = _eliminate(outcomes, candidates, of_several, drawn)
+        along = list(zip(drawn, ways["both"], strict=True))
+        entries = _eliminate(outcomes, candidates, of_several, along)
     except PolicyError:
         # A limit of cost that leaves some query without a candidate.
         return None
@@ -181,7 +182,7 @@ def measure_axes(
         gains={
             way: _gain(
                 outcomes.worth(both, amount) - outcomes.worth(other, amount)
-                for amount, both, other in zip(drawn, ways["both"], choices, strict=True)
+                for (amount, both), other in zip(along, choices, strict=True)
             )
             for way, choices in ways.items()
             if way != "both"
@@ -234,13 +235,15 @@ class _Prior:
 
 
 def _eliminate(
-    outcomes: _Outcomes, candidates: Sequence[str], names: Sequence[str], amounts: Sequence[float]
+    outcomes: _Outcomes,
+    candidates: Sequence[str],
+    names: Sequence[str],
+    along: Sequence[tuple[float, Choice]],
 ) -> list[EntryWorth]:
     """Take out what is not shown to bring anything, the least first; each as it was in its last round."""
     found: dict[str, EntryWorth] = {}
     kept, left = list(candidates), list(names)
     while left:
-        along = [(amount, outcomes.choose(amount, kept)) for amount in amounts]
         found.update((name, _entry(outcomes, name, kept, along)) for name in left)
         idle = [found[name] for name in left if found[name].verdict != WORTH_IT]
         if not idle or len(kept) == 1:
@@ -248,6 +251,7 @@ def _eliminate(
         worst = min(idle, key=_brings_least).name
         left.remove(worst)
         kept.remove(worst)
+        along = [(amount, outcomes.choose(amount, kept)) for amount, _ in along]
     return [found[name] for name in names]
 
 

@@ -4,8 +4,9 @@
 //! `centroid_scale [n_clusters]` in f32) and, all f32, `quality`, `cost`, `count` and, optional, `quality_se`
 //! `[n_clusters, n_models]`, `prior_quality` and `prior_cost` `[n_models]`, `frontier [n_points, 3]`
 //! (willingness to pay, quality, mean cost; ascending), and, optional, `pairs [n_pairs, n_points, 6]` (see
-//! [`crate::pairs`]), and those of an index over the centroids (see [`crate::index::parts`]). A model whose cost is unknown has NaN in its whole cost column and prior; no other value, but for
-//! those of `pairs`, may be NaN. Metadata key `centroute` holds the JSON of [`Metadata`].
+//! [`crate::pairs`]), and those of an index over the centroids (see [`crate::index::parts`]). A model whose cost is
+//! unknown has NaN in its whole cost column and prior; no other value, but for those of `pairs`, may be NaN.
+//! Metadata key `centroute` holds the JSON of [`Metadata`].
 
 use std::collections::{BTreeSet, HashSet};
 use std::fmt::Write as _;
